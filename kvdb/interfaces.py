@@ -1,0 +1,163 @@
+"""
+What the node offers to those who talk to people.
+
+The REST floor, and every later surface, sees the node only through
+L{Database}.  Its errors say what became of the request, which is the one thing
+a caller must know: L{Unavailable} and L{NoSpace} mean that nothing was done,
+L{OutcomeUnknown} that it may yet be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from kvdb.store.commands import Command, Outcome, Record
+
+
+class DatabaseError(Exception):
+    """
+    @ivar hint: what the caller can do, one sentence; may be empty.
+    """
+
+    def __init__(self, detail: str, hint: str = "") -> None:
+        super().__init__(detail)
+        self.hint = hint
+
+
+class Unavailable(DatabaseError):
+    """Nothing was done: no leader, too busy, or stopping.  Try again."""
+
+
+class OutcomeUnknown(DatabaseError):
+    """The request may yet be carried out; it was not in time."""
+
+
+class NoSpace(DatabaseError):
+    """Nothing was done: a disk is full, here or on the leader."""
+
+
+class MembershipRefused(DatabaseError):
+    """Nothing was done: the change does not fit the membership."""
+
+
+class UnknownMember(MembershipRefused):
+    """No member has that id."""
+
+
+class CompactedRevision(DatabaseError):
+    """The history asked for is no longer kept."""
+
+
+@frozen(slots=True)
+class MemberStatus:
+    """
+    A member as this node sees it.
+
+    @ivar role: C{leader}, C{follower}, C{candidate}, C{learner} or C{unknown}
+        (another member, seen from one that does not lead).
+    @ivar match_index: how much of the log it is known to hold, or None where
+        this node does not lead.
+    @ivar lag: entries it is behind the leader, or None likewise.
+    @ivar connected: whether a connection to it is up; None for oneself.
+    """
+
+    id: int
+    url: str
+    role: str
+    match_index: int | None
+    lag: int | None
+    connected: bool | None
+
+
+@frozen(slots=True)
+class NodeStatus:
+    """
+    A node's own view of itself and its cluster.
+
+    @ivar cluster_id: sixteen hexadecimal digits.
+    @ivar leader: its id, or None while none is known.
+    @ivar alarms: what is wrong, each a sentence that says what to do.
+    @ivar warnings: what may surprise, likewise (a cluster of even size).
+    """
+
+    id: int
+    cluster_id: str
+    role: str
+    leader: int | None
+    term: int
+    commit_index: int
+    applied_index: int
+    revision: int
+    compacted_revision: int
+    log_bytes: int
+    store_bytes: int
+    version: str
+    members: Sequence[MemberStatus]
+    alarms: Sequence[str]
+    warnings: Sequence[str]
+
+
+class Database(Protocol):
+    """The node, as the surfaces see it."""
+
+    def write(self, command: Command) -> Deferred[Outcome]:
+        """
+        Propose C{command}; fires once it is committed and applied here.
+
+        @raise Unavailable, OutcomeUnknown, NoSpace: as their names say; all
+            come through the Deferred.
+        """
+
+    def read_barrier(self) -> Deferred[None]:
+        """
+        Fires when a local read is linearizable with respect to the moment of
+        this call (ReadIndex; thesis, section 6.4).
+
+        @raise Unavailable: no quorum could be asked in time.
+        """
+
+    def get(self, key: bytes, revision: int | None = None) -> Record | None:
+        """
+        Read locally, now or as of a past revision.
+
+        @raise CompactedRevision: that past is forgotten.
+        @raise ValueError: C{revision} lies in the future.
+        """
+
+    def add_member(
+        self, node_id: int, url: str, idempotency_key: bytes = b""
+    ) -> Deferred[None]:
+        """
+        Add a learner, which the leader promotes once it has caught up; fires
+        once the learner is in the committed configuration.
+
+        @raise MembershipRefused: with the reason.
+        """
+
+    def remove_member(
+        self, node_id: int, idempotency_key: bytes = b""
+    ) -> Deferred[None]:
+        """
+        Remove a member; fires once it is out of the committed configuration.
+
+        @raise UnknownMember, MembershipRefused: with the reason.
+        """
+
+    def transfer_leadership(self, to: int | None) -> Deferred[int]:
+        """
+        Hand leadership to C{to}, or to the most caught-up voter; fires with
+        the new leader's id.
+
+        @raise UnknownMember, Unavailable: it did not happen.
+        """
+
+    def status(self) -> NodeStatus:
+        """This node's view, at once and without asking anybody."""
+
+    def is_ready(self) -> bool:
+        """Whether this node knows a leader and has applied what it knew to be
+        committed when it started."""

@@ -1,0 +1,1 @@
+"""Consensus, pure: inputs in, L{Ready<kvdb.raft.messages.Ready>} out."""

@@ -1,0 +1,1 @@
+"""HTTP in, proposals and reads out."""

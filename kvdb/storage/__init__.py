@@ -1,0 +1,1 @@
+"""What the log promised is on disk, in order, checksummed."""
