@@ -163,6 +163,7 @@ class Raft:
             index += 1
             entry.term = self.term
             entry.index = index
+            entry.encoded = None  # if any, of another place
         self.log.append(entries)
         self.send(Message(MessageType.APP_RESP, to=self.id, index=index))
         return True
