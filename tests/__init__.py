@@ -1,0 +1,1 @@
+"""The tests of kvdb, one package for each of its rooms."""
