@@ -1,0 +1,1 @@
+"""One Raft group, driven: data moved between consensus, log, store and peers."""

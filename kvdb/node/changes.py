@@ -1,0 +1,328 @@
+"""
+Who is a member: asking for changes, applying them, letting peers in.
+
+A new member comes as a learner and is made a voter by the leader once it has
+caught up, so that adding one never costs the quorum anything.  A removed one
+is told so and stops.  Ids are never given twice.
+
+Rules:
+
+* what the replicated membership allows, the store decides when the change is
+  applied; here is only refused what would cost the quorum that is alive;
+* a change that does not fit is applied as one that changes nobody;
+* a member whose data directory is not the one on record is kept out: it may
+  have forgotten a vote (see docs/architecture.md, instances).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator
+from functools import partial
+from typing import Any, Final, Protocol
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kvdb.interfaces import (
+    MembershipRefused,
+    OutcomeUnknown,
+    Unavailable,
+    UnknownMember,
+)
+from kvdb.node.pump import Pump
+from kvdb.peer.handshake import NO_INSTANCE, Hello, Identity, Refusal, admit
+from kvdb.raft.confchange import as_v2, decode_conf_change, encode_conf_change
+from kvdb.raft.messages import (
+    NO_NODE,
+    ConfChangeSingle,
+    ConfChangeType,
+    ConfChangeV2,
+    ConfState,
+    Entry,
+)
+from kvdb.raft.progress import ProgressState
+from kvdb.store.commands import Outcome, OutcomeStatus, RegisterInstance
+from kvdb.store.encoding import encode_member_change
+from kvdb.store.store import Store
+
+log = Logger(namespace="kvdb.node")
+
+CAUGHT_UP_ENTRIES: Final = 1_000
+"""How far behind the leader's log a learner may be to be made a voter."""
+
+MAX_MEMBER_ID: Final = 2**63 - 1
+
+
+class Network(Protocol):
+    """What is asked of the peers' connections here."""
+
+    def set_members(self, urls: dict[int, str]) -> None:
+        """Keep connections to these, by id, and to nobody else."""
+
+    def connected(self) -> Collection[int]:
+        """The ids of the members a connection is up to."""
+
+
+@define(slots=True, eq=False)
+class Changes:
+    """
+    @ivar identity: this node's own.
+    @ivar removed: told once that this node is no member any more.
+    """
+
+    identity: Identity
+    store: Store
+    network: Network
+    removed: Callable[[], None]
+    pump: Pump = field(init=False)
+    _seen_instances: dict[int, int] = field(factory=dict)
+    _under_way: set[tuple[str, int]] = field(factory=set)
+    _told_removed: bool = False
+    _awaiting_leader: list[tuple[float, int, Deferred[int]]] = field(factory=list)
+
+    def start(self) -> None:
+        """Connect to the members on record."""
+        self._tell_network()
+
+    # Asking for changes.
+
+    def add(self, node_id: int, url: str, idempotency_key: bytes) -> Deferred[None]:
+        """See L{Database.add_member<kvdb.interfaces.Database.add_member>}."""
+        change = ConfChangeType.ADD_LEARNER_NODE
+        return self._propose(change, node_id, url, idempotency_key)
+
+    @inlineCallbacks
+    def remove(
+        self, node_id: int, idempotency_key: bytes
+    ) -> Generator[Deferred[Any], Any, None]:
+        """See L{Database.remove_member<kvdb.interfaces.Database.remove_member>}."""
+        if not idempotency_key:
+            # With one, an earlier try may have removed it.
+            yield self.pump.read_barrier()
+            self._check_removal(node_id)
+        if node_id == self.pump.leader and len(self._voters()) > 1:
+            # Or nobody would lead for an election timeout.
+            yield self.transfer(None)
+        change = ConfChangeType.REMOVE_NODE
+        try:
+            yield self._propose(change, node_id, "", idempotency_key)
+        except OutcomeUnknown:
+            if not (node_id == self.identity.node_id and self._told_removed):
+                raise
+
+    def _check_removal(self, node_id: int) -> None:
+        if node_id not in self.store.members:
+            was = " any more" if node_id in self.store.removed else ""
+            raise UnknownMember(f"member {node_id} is not in the cluster{was}")
+        voters = self._voters()
+        left = voters - {node_id}
+        if node_id not in voters or not left:
+            return  # a learner; or the last voter, which the store refuses
+        alive = left & {self.identity.node_id, *self.network.connected()}
+        if len(alive) < len(left) // 2 + 1:
+            raise MembershipRefused(
+                f"without member {node_id} there are {len(left)} voters, of which"
+                f" only {len(alive)} can be reached: the cluster would stop",
+                "Start the others first.",
+            )
+
+    def _voters(self) -> set[int]:
+        state: ConfState = self.store.conf_state
+        return {*state.voters, *state.voters_outgoing}
+
+    @inlineCallbacks
+    def _propose(
+        self, kind: ConfChangeType, node_id: int, url: str, idempotency_key: bytes
+    ) -> Generator[Deferred[Outcome], Outcome, None]:
+        if not 0 < node_id <= MAX_MEMBER_ID:
+            raise MembershipRefused("a member's id is a number from 1 to 2^63 - 1")
+
+        def encode(session: int, sequence: int, time_ms: int) -> bytes:
+            context = encode_member_change(
+                session, sequence, time_ms, node_id, url, idempotency_key
+            )
+            single = ConfChangeSingle(kind, node_id)
+            return encode_conf_change(ConfChangeV2((single,), context=context))
+
+        outcome = yield self.pump.propose_change(encode)
+        if outcome.status is OutcomeStatus.REFUSED:
+            raise MembershipRefused(outcome.reason)
+
+    @inlineCallbacks
+    def transfer(self, to: int | None) -> Generator[Deferred[int], int, int]:
+        """See L{kvdb.interfaces.Database.transfer_leadership}."""
+        if to is None:
+            to = self._successor()
+        elif to not in self.store.members:
+            raise UnknownMember(f"member {to} is not in the cluster")
+        elif to not in self._voters():
+            raise MembershipRefused(
+                f"member {to} is a learner, and does not lead",
+                "It is made a voter once it has caught up.",
+            )
+        if to == self.pump.leader:
+            return to
+        if self.pump.leader == NO_NODE:
+            raise Unavailable("there is no leader to hand over", "Try again.")
+        deadline = self.pump.clock.seconds() + self.pump.settings.election_timeout
+        changed: Deferred[int] = Deferred()
+        self._awaiting_leader.append((deadline, to, changed))
+        self.pump.transfer_leadership(to)
+        leader = yield changed
+        return leader
+
+    def _successor(self) -> int:
+        """The voter that would lead soonest, other than the leader."""
+        leader = self.pump.leader
+        others = sorted(self._voters() - {leader})
+        if not others:
+            raise Unavailable("there is no other voter to hand leadership to")
+        if not self.pump.leading:
+            own = self.identity.node_id
+            return own if own in others else others[0]
+        connected = self.network.connected()
+        progress = self.pump.raft.core.tracker.progress
+        return max(
+            others, key=lambda node: (node in connected, progress[node].match, -node)
+        )
+
+    # Applying them.
+
+    def apply(self, entry: Entry) -> tuple[int, int, Outcome] | None:
+        """A committed membership entry."""
+        change = as_v2(decode_conf_change(entry))
+        reason = self.store.check_change(change)
+        effective = change
+        if reason is not None:
+            nobody = tuple(evolve(c, node_id=NO_NODE) for c in change.changes)
+            effective = evolve(change, changes=nobody)
+        conf_state = self.pump.raft.apply_conf_change(effective)
+        settled = self.store.apply_conf_change(
+            entry.index, entry.term, change, conf_state
+        )
+        log.info(
+            "membership at index {index}: voters {voters}, learners {learners}{note}",
+            index=entry.index,
+            voters=list(conf_state.voters),
+            learners=list(conf_state.learners),
+            note=f" (refused: {reason})" if reason else "",
+        )
+        self._tell_network()
+        if self.identity.node_id in self.store.removed:
+            self.removed()
+        return settled
+
+    def told_removed(self) -> None:
+        """A member says that this node is none any more."""
+        self._told_removed = True
+        self.removed()
+
+    def installed(self) -> None:
+        """A snapshot brought another membership."""
+        self._tell_network()
+        if self.identity.node_id in self.store.removed:
+            self.removed()
+
+    def _tell_network(self) -> None:
+        own = self.identity.node_id
+        self.network.set_members(
+            {m.id: m.url for m in self.store.members.values() if m.id != own}
+        )
+
+    # Letting peers in.
+
+    def judge(self, hello: Hello) -> Refusal | None:
+        """See L{PeerPolicy<kvdb.peer.handshake.PeerPolicy>}."""
+        instances = {m.id: m.instance_id for m in self.store.members.values()}
+        for node, seen in self._seen_instances.items():
+            if instances.get(node) == NO_INSTANCE:
+                instances[node] = seen
+        refusal = admit(hello, self.identity, instances, self.store.removed)
+        peer = hello.identity
+        if refusal is None and peer.node_id in self.store.members:
+            self._seen_instances.setdefault(peer.node_id, peer.instance_id)
+        return refusal
+
+    # As time goes by.
+
+    def ticked(self) -> None:
+        """See L{Watcher<kvdb.node.pump.Watcher>}, as for the two below."""
+        now = self.pump.clock.seconds()
+        waiting, self._awaiting_leader = self._awaiting_leader, []
+        for deadline, to, changed in waiting:
+            if deadline > now:
+                self._awaiting_leader.append((deadline, to, changed))
+            else:
+                changed.errback(
+                    Unavailable(f"member {to} did not take over in time", "Try again.")
+                )
+        if self.pump.leading:
+            self._promote_learners()
+            self._register_instances()
+
+    def leader_changed(self) -> None:
+        """Who waited for another leader may have one."""
+        leader = self.pump.leader
+        if leader == NO_NODE:
+            return
+        waiting, self._awaiting_leader = self._awaiting_leader, []
+        for deadline, to, changed in waiting:
+            if leader == to:
+                changed.callback(leader)
+            else:
+                self._awaiting_leader.append((deadline, to, changed))
+
+    def applied(self, entries: int) -> None:
+        """Nothing follows from that here."""
+
+    def _promote_learners(self) -> None:
+        core = self.pump.raft.core
+        needed = core.log.last_index() - CAUGHT_UP_ENTRIES
+        for node in sorted(core.tracker.configuration.learners):
+            progress = core.tracker.progress[node]
+            if (
+                progress.state is ProgressState.REPLICATE
+                and progress.recent_active
+                and progress.match >= max(needed, 1)
+            ):
+                member = self.store.members[node]
+                self._once(
+                    "promote",
+                    node,
+                    partial(
+                        self._propose, ConfChangeType.ADD_NODE, node, member.url, b""
+                    ),
+                )
+
+    def _register_instances(self) -> None:
+        self._seen_instances[self.identity.node_id] = self.identity.instance_id
+        for member in self.store.members.values():
+            seen = self._seen_instances.get(member.id, NO_INSTANCE)
+            if member.instance_id == NO_INSTANCE and seen != NO_INSTANCE:
+                command = RegisterInstance(member.id, seen)
+                self._once(
+                    "register",
+                    member.id,
+                    partial(self.pump.write, command),
+                )
+
+    def _once(self, what: str, node: int, begin: Callable[[], Deferred[Any]]) -> None:
+        """Begin, unless it is under way; if it fails, the next tick begins
+        again."""
+        if (what, node) in self._under_way:
+            return
+        self._under_way.add((what, node))
+
+        def ended(result: object) -> None:
+            self._under_way.discard((what, node))
+            if isinstance(result, Failure):
+                log.info(
+                    "could not {what} member {node} yet: {reason}",
+                    what=what,
+                    node=node,
+                    reason=result.getErrorMessage(),
+                )
+
+        begin().addBoth(ended)

@@ -1,0 +1,98 @@
+"""
+Forgetting in time: the log behind the store, and history behind its bound.
+
+The log may be cut where the store is durable without it.  The engine is asked
+to flush and polled until it has; then the log is cut up to the index that was
+applied when it was asked, less a tail for followers a little behind.  Nobody
+waits, and no copy of the data is made, however large it is.
+
+History is cut by a command that the leader proposes, so that every member
+forgets the same; the bytes are given back in slices.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import define
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kvdb.node.pump import Pump
+from kvdb.store.commands import Compact, Outcome
+
+log = Logger(namespace="kvdb.node")
+
+SLICE_EVENTS: Final = 500
+"""Events of history deleted in one go."""
+
+HISTORY_SLACK: Final = 10
+"""History is cut when it is over its bound by one part in this many."""
+
+
+@define(slots=True, eq=False)
+class Compaction:
+    """Implements L{Watcher<kvdb.node.pump.Watcher>}."""
+
+    pump: Pump
+    _entries: int = 0
+    _bytes_at_cut: int = 0
+    _flushing: bool = False
+    _compacting: bool = False
+
+    def applied(self, entries: int) -> None:
+        """See L{Watcher<kvdb.node.pump.Watcher>}, as for the two below."""
+        self._entries += entries
+        settings = self.pump.settings
+        grown = self.pump.replica.log.size_bytes - self._bytes_at_cut
+        if not self._flushing and (
+            self._entries >= settings.snapshot_count or grown >= settings.snapshot_bytes
+        ):
+            self._entries = 0
+            self._bytes_at_cut = self.pump.replica.log.size_bytes
+            self._flushing = True
+            self.pump.replica.store.begin_flush()
+
+    def leader_changed(self) -> None:
+        """Nothing follows from that here."""
+
+    def ticked(self) -> None:
+        """Look whether the flush is done; cut a slice of history."""
+        if self._flushing:
+            self._cut_log()
+        store = self.pump.replica.store
+        store.compact_slice(SLICE_EVENTS)
+        bound = self.pump.settings.history_revisions
+        kept = store.revision - store.compacted_revision
+        if (
+            self.pump.leading
+            and not self._compacting
+            and kept > bound + bound // HISTORY_SLACK
+        ):
+            self._compacting = True
+            command = Compact(store.revision - bound)
+            self.pump.write(command).addBoth(self._compacted)
+
+    def _cut_log(self) -> None:
+        replica = self.pump.replica
+        durable = replica.store.poll_flush()
+        target = durable - self.pump.settings.catch_up_entries
+        if replica.store.flushing:
+            return
+        self._flushing = False
+        if target >= replica.log.first_index():
+            replica.log.compact(target)
+            log.info(
+                "the log was cut: it begins at index {first}, {size} bytes are left",
+                first=replica.log.first_index(),
+                size=replica.log.size_bytes,
+            )
+        self._bytes_at_cut = replica.log.size_bytes
+
+    def _compacted(self, result: Outcome | Failure) -> None:
+        self._compacting = False
+        if isinstance(result, Failure):
+            log.info(
+                "history could not be cut yet: {reason}",
+                reason=result.getErrorMessage(),
+            )

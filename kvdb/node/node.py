@@ -1,0 +1,219 @@
+"""
+One member: its pump, its memberships, its snapshots, behind one face.
+
+L{Node} is what the surfaces see (L{Database<kvdb.interfaces.Database>}) and
+what the peers' connections call back.  It holds no rule of its own: each call
+goes to the part whose business it is.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Protocol
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kvdb.interfaces import CompactedRevision, NodeStatus
+from kvdb.node.changes import Changes
+from kvdb.node.compaction import Compaction
+from kvdb.node.pump import Pump
+from kvdb.node.replica import Replica
+from kvdb.node.settings import NodeSettings
+from kvdb.node.snapshots import Snapshots
+from kvdb.node.status import node_status
+from kvdb.peer.handshake import Hello, Identity, Refusal, RefusalCode
+from kvdb.raft.messages import NO_NODE, Message
+from kvdb.store.commands import Command, Outcome, Record
+from kvdb.store.store import Compacted
+
+log = Logger(namespace="kvdb.node")
+
+
+class Network(Protocol):
+    """The peers' connections, see L{kvdb.peer}."""
+
+    def send(self, to: int, messages: Sequence[Message]) -> None:
+        """Send C{messages}, in order, or lose them."""
+
+    def set_members(self, urls: dict[int, str]) -> None:
+        """Keep connections to these, by id, and to nobody else."""
+
+    def connected(self) -> Collection[int]:
+        """The ids of the members a connection is up to."""
+
+    def send_snapshot(
+        self, to: int, message: Message, chunks: Iterator[bytes]
+    ) -> Deferred[None]:
+        """Stream a snapshot; fires once the receiver has it whole."""
+
+
+@define(slots=True, eq=False)
+class Node:
+    """
+    @ivar stop: told why the node stops by itself, and the exit status.
+    """
+
+    clock: IReactorTime
+    random: random.Random
+    identity: Identity
+    replica: Replica
+    network: Network
+    settings: NodeSettings
+    stop: Callable[[str, int], None]
+    pump: Pump = field(init=False)
+    changes: Changes = field(init=False)
+    snapshots: Snapshots = field(init=False)
+    _caught_up: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        store = self.replica.store
+        self.changes = Changes(self.identity, store, self.network, self._removed)
+        self.snapshots = Snapshots(store, self.network, self.changes.installed)
+        self.pump = Pump(
+            clock=self.clock,
+            random=self.random,
+            node_id=self.identity.node_id,
+            session=self.random.getrandbits(64),
+            replica=self.replica,
+            settings=self.settings,
+            transport=self.network,
+            stop=self.stop,
+            apply_change=self.changes.apply,
+            install=self.snapshots.install,
+            send_snapshot=self.snapshots.send,
+        )
+        self.changes.pump = self.pump
+        self.snapshots.pump = self.pump
+        self.pump.watchers = (self.changes, Compaction(self.pump), self)
+
+    # Running.
+
+    def start(self) -> None:
+        """Begin to take part."""
+        self.changes.start()
+        self.pump.start()
+
+    def hand_over(self) -> Deferred[None]:
+        """
+        Have somebody else lead, if this node does and anybody can.  Fires when
+        that is done or was tried for an election timeout.
+        """
+        if not self.pump.leading or not self.pump.running:
+            return succeed(None)
+
+        def ended(result: object) -> None:
+            if isinstance(result, Failure):
+                log.info(
+                    "leadership was not handed over: {reason}",
+                    reason=result.getErrorMessage(),
+                )
+
+        return self.changes.transfer(None).addBoth(ended)
+
+    def halt(self) -> None:
+        """Take no part any more; whoever waits is told."""
+        self.pump.halt("the node is stopping")
+
+    def _removed(self) -> None:
+        self._record(removed=True)
+        self.stop(f"member {self.identity.node_id} was removed from the cluster", 0)
+
+    def _record(self, **changes: Any) -> None:
+        identity = self.replica.log.identity
+        assert identity is not None, "a node on a log without identity"
+        self.replica.log.set_identity(evolve(identity, **changes))
+
+    # Database.
+
+    def write(self, command: Command) -> Deferred[Outcome]:
+        """See L{Database<kvdb.interfaces.Database>}, as for all below."""
+        return self.pump.write(command)
+
+    def read_barrier(self) -> Deferred[None]:
+        """See there."""
+        return self.pump.read_barrier()
+
+    def get(self, key: bytes, revision: int | None = None) -> Record | None:
+        """See there."""
+        try:
+            return self.replica.store.get(key, revision)
+        except Compacted as error:
+            raise CompactedRevision(str(error)) from error
+
+    def add_member(
+        self, node_id: int, url: str, idempotency_key: bytes = b""
+    ) -> Deferred[None]:
+        """See there."""
+        return self.changes.add(node_id, url, idempotency_key)
+
+    def remove_member(
+        self, node_id: int, idempotency_key: bytes = b""
+    ) -> Deferred[None]:
+        """See there."""
+        return self.changes.remove(node_id, idempotency_key)
+
+    def transfer_leadership(self, to: int | None) -> Deferred[int]:
+        """See there."""
+        return self.changes.transfer(to)
+
+    def status(self) -> NodeStatus:
+        """See there."""
+        return node_status(self.pump, self.network.connected())
+
+    def is_ready(self) -> bool:
+        """See there."""
+        return self._caught_up and self.pump.leader != NO_NODE
+
+    # What the peers' connections call back.
+
+    def judge(self, hello: Hello) -> Refusal | None:
+        """See L{PeerPolicy<kvdb.peer.handshake.PeerPolicy>}."""
+        return self.changes.judge(hello)
+
+    def messages_received(self, sender: int, messages: Sequence[Message]) -> None:
+        """Messages from another member."""
+        self.pump.receive(messages)
+
+    def connected(self, node_id: int) -> None:
+        """A connection to a member is up."""
+
+    def disconnected(self, node_id: int) -> None:
+        """A connection to a member is lost."""
+
+    def unreachable(self, node_id: int) -> None:
+        """Messages to a member were lost."""
+        self.pump.report_unreachable(node_id)
+
+    def refused(self, node_id: int, refusal: Refusal) -> None:
+        """A member would not have this node."""
+        if refusal.code is RefusalCode.REMOVED_MEMBER:
+            self.changes.told_removed()
+        elif refusal.code is RefusalCode.WRONG_INSTANCE:
+            self.stop(refusal.text, 1)
+
+    def cluster_learned(self, cluster_id: int) -> None:
+        """A joining node was told which cluster it joins."""
+        self.identity = evolve(self.identity, cluster_id=cluster_id)
+        self.changes.identity = self.identity
+        self._record(cluster_id=cluster_id)
+
+    # Watching the pump, for readiness.
+
+    def ticked(self) -> None:
+        """Find out once whether this node has caught up since its start."""
+        if not self._caught_up and self.pump.leader != NO_NODE:
+            self.pump.read_barrier().addCallbacks(self._note_caught_up, lambda _: None)
+
+    def _note_caught_up(self, _: None) -> None:
+        self._caught_up = True
+
+    def leader_changed(self) -> None:
+        """Nothing follows from that here."""
+
+    def applied(self, entries: int) -> None:
+        """Nothing follows from that here."""

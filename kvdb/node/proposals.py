@@ -1,0 +1,166 @@
+"""
+Writes on their way through the log.
+
+A proposal is queued until a leader takes it, then it is under way until the
+entry that holds it is applied here.  Which of the two it is decides what its
+caller is told when time runs out: that nothing was done, or that nobody knows.
+
+Rules:
+
+* each caller has a L{Deferred} of its own; one who gives up changes nothing;
+* an entry names its proposal by this node's session (drawn anew at each start)
+  and a sequence number, so no other node's entry, and none of an earlier run,
+  settles it;
+* what waits is bounded in number and in bytes: beyond that nothing is taken in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+from kvdb.interfaces import DatabaseError, OutcomeUnknown, Unavailable
+from kvdb.raft.config import ProposalDropped
+from kvdb.raft.messages import Entry, EntryType
+from kvdb.store.commands import Outcome
+
+MAX_WAITING: Final = 65_536
+"""Proposals queued and under way."""
+
+MAX_QUEUED_BYTES: Final = 64 << 20
+"""Bytes of data in queued proposals."""
+
+MAX_BATCH_BYTES: Final = 1 << 20
+"""Bytes of entries proposed at once, or one entry of any size."""
+
+HINT: Final = (
+    "It may yet be carried out.  Retry with the same Idempotency-Key, or read back."
+)
+
+
+@define(slots=True, eq=False)
+class _Waiting:
+    deferred: Deferred[Outcome]
+    deadline: float
+    proposed: bool = False
+
+
+@define(slots=True)
+class Proposals:
+    """
+    @ivar session: this run of this node, a random unsigned 64-bit integer.
+    @ivar timeout: seconds a caller waits at most.
+    """
+
+    session: int
+    timeout: float
+    _sequence: int = 0
+    _waiting: dict[int, _Waiting] = field(factory=dict)
+    _queue: deque[tuple[int, Entry]] = field(factory=deque)
+    _queued_bytes: int = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def submit(
+        self,
+        now: float,
+        encode: Callable[[int, int], bytes],
+        kind: EntryType = EntryType.NORMAL,
+    ) -> Deferred[Outcome]:
+        """
+        Queue a proposal.
+
+        @param encode: given session and sequence number, the entry's data.
+        @return: fires with the outcome once applied.
+        @raise Unavailable: too many wait already (not through the Deferred).
+        """
+        if len(self._waiting) >= MAX_WAITING or self._queued_bytes >= MAX_QUEUED_BYTES:
+            raise Unavailable(
+                f"{len(self._waiting)} writes are waiting already",
+                "Slow down, and try again.",
+            )
+        self._sequence += 1
+        sequence = self._sequence
+        data = encode(self.session, sequence)
+        deferred: Deferred[Outcome] = Deferred()
+        self._waiting[sequence] = _Waiting(deferred, now + self.timeout)
+        self._queue.append((sequence, Entry(0, 0, kind, data)))
+        self._queued_bytes += len(data)
+        return deferred
+
+    def offer(self, propose: Callable[[Sequence[Entry]], None]) -> None:
+        """
+        Have the queued entries proposed, in order, in batches.
+
+        @param propose: takes a batch, or raises L{ProposalDropped}; then this
+            batch and all behind it stay queued.
+        """
+        while self._queue:
+            batch = self._next_batch()
+            if batch:
+                try:
+                    propose([entry for _, entry in batch])
+                except ProposalDropped:
+                    self._queue.extendleft(reversed(batch))
+                    return
+            for sequence, entry in batch:
+                self._waiting[sequence].proposed = True
+                self._queued_bytes -= len(entry.data)
+
+    def _next_batch(self) -> list[tuple[int, Entry]]:
+        batch: list[tuple[int, Entry]] = []
+        size = 0
+        while self._queue:
+            sequence, entry = self._queue[0]
+            if sequence not in self._waiting:  # its time ran out in the queue
+                self._queue.popleft()
+                self._queued_bytes -= len(entry.data)
+                continue
+            size += entry.size
+            alone = entry.type is not EntryType.NORMAL
+            if batch and (alone or size > MAX_BATCH_BYTES):
+                break
+            batch.append(self._queue.popleft())
+            if alone:  # a membership change
+                break
+        return batch
+
+    def settle(self, session: int, sequence: int, outcome: Outcome) -> None:
+        """An entry was applied here: its caller, if one of ours, hears of it."""
+        if session == self.session:
+            waiting = self._waiting.pop(sequence, None)
+            if waiting is not None:
+                waiting.deferred.callback(outcome)
+
+    def expire(self, now: float, why: str) -> None:
+        """
+        Tell those whose time is up.
+
+        @param why: why nothing may have come of it, for people.
+        """
+        # All wait equally long, so the oldest comes first.
+        for sequence, waiting in list(self._waiting.items()):
+            if waiting.deadline > now:
+                return
+            del self._waiting[sequence]
+            waiting.deferred.errback(self._error(waiting, why))
+
+    def refuse_all(self, why: str) -> None:
+        """The node stops: tell everyone."""
+        waiting, self._waiting = self._waiting, {}
+        self._queue.clear()
+        self._queued_bytes = 0
+        for one in waiting.values():
+            one.deferred.errback(self._error(one, why))
+
+    def _error(self, waiting: _Waiting, why: str) -> DatabaseError:
+        if waiting.proposed:
+            return OutcomeUnknown(
+                f"the write was not seen to be carried out in {self.timeout:g} s", HINT
+            )
+        return Unavailable(why, "Try again.")

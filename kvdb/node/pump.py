@@ -1,0 +1,529 @@
+"""
+The pump: one Raft group, driven.
+
+::
+
+    peers --messages--> |            | --messages--> peers
+    callers --writes--> |    core    | --appends---> LogWriter --> log
+    callers --reads---> |            | --applies---> store
+    clock --ticks-----> |            | <-responses-- both
+
+Whatever comes in during one turn of the reactor waits for its end; then one
+pass proposes it, asks for its reads, and carries out all that follows: one log
+write, one frame per peer, one engine batch.  Cost is per turn, not per request.
+
+Rules:
+
+* no rule of the Raft paper stands here; those are the core's;
+* entries are applied in the turn that hands them out, so the store is never
+  behind what the core takes for applied;
+* a broken invariant stops the node: C{stop} is told, and nothing is retried.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kvdb.interfaces import NoSpace, Unavailable
+from kvdb.node.proposals import Proposals
+from kvdb.node.reads import Reads
+from kvdb.node.replica import Replica
+from kvdb.node.settings import NodeSettings
+from kvdb.node.writer import LogWriter
+from kvdb.raft.config import PeerNotFound, ProposalDropped
+from kvdb.raft.core import Config
+from kvdb.raft.messages import (
+    APPEND_THREAD,
+    APPLY_THREAD,
+    NO_NODE,
+    Entry,
+    EntryType,
+    Message,
+    MessageType,
+    Ready,
+    Role,
+    Snapshot,
+    SoftState,
+)
+from kvdb.raft.rawnode import RawNode
+from kvdb.store.commands import Command, Outcome
+from kvdb.store.encoding import encode_command
+
+MAX_MESSAGE_BYTES: Final = 1 << 20
+"""Entries in one append message, in bytes."""
+
+MAX_INFLIGHT_MESSAGES: Final = 256
+"""Append messages sent ahead of their answers, per follower."""
+
+MAX_INFLIGHT_BYTES: Final = 32 << 20
+"""Data in them, in bytes."""
+
+MAX_APPLY_BYTES: Final = 512 << 10
+"""Entries applied in one go, in bytes, so that a turn stays short."""
+
+MAX_UNCOMMITTED_BYTES: Final = 128 << 20
+"""Data a leader takes in beyond what it has applied, in bytes."""
+
+log = Logger(namespace="kvdb.node")
+
+MAX_HELD_BYTES: Final = 16 << 20
+"""Other members' proposals held until they can be appended, in bytes."""
+
+MAX_READYS_PER_TURN: Final = 16
+"""Passes through the core before the reactor has its turn again."""
+
+NO_LEADER: Final = "no leader is known: fewer than half of the members can be reached"
+
+
+class Transport(Protocol):
+    """What carries messages to the other members."""
+
+    def send(self, to: int, messages: Sequence[Message]) -> None:
+        """Send C{messages}, in order, or lose them."""
+
+
+class Watcher(Protocol):
+    """Who else acts when the pump moves: memberships, snapshots, compaction."""
+
+    def ticked(self) -> None:
+        """A tick has passed."""
+
+    def leader_changed(self) -> None:
+        """Another leader, or another role here."""
+
+    def applied(self, entries: int) -> None:
+        """So many more entries are applied."""
+
+
+class CoreLog:
+    """The core's words, in the node's log."""
+
+    _log = Logger(namespace="kvdb.raft")
+
+    def debug(self, text: str) -> None:
+        """See L{RaftLogger<kvdb.raft.logger.RaftLogger>}."""
+        self._log.debug("{text}", text=text)
+
+    def info(self, text: str) -> None:
+        """Likewise."""
+        self._log.info("{text}", text=text)
+
+    def warning(self, text: str) -> None:
+        """Likewise."""
+        self._log.warn("{text}", text=text)
+
+    def error(self, text: str) -> None:
+        """Likewise."""
+        self._log.error("{text}", text=text)
+
+
+@define(slots=True, eq=False, kw_only=True)
+class Pump:
+    """
+    @ivar session: this run of this node, drawn at random.
+    @ivar stop: told why the node must stop, and the exit status.
+    @ivar apply_change: applies a membership entry; the session, sequence
+        number and outcome of its proposal.
+    @ivar install: puts a received snapshot's state in place.
+    @ivar send_snapshot: streams the store to the receiver of a message.
+    @ivar stalled_for: seconds for which the disk has not answered, once that
+        is longer than an election timeout; else 0.
+    """
+
+    clock: IReactorTime
+    random: random.Random
+    node_id: int
+    session: int
+    replica: Replica
+    settings: NodeSettings
+    transport: Transport
+    stop: Callable[[str, int], None]
+    apply_change: Callable[[Entry], tuple[int, int, Outcome] | None]
+    install: Callable[[Snapshot], None]
+    send_snapshot: Callable[[Message], None]
+    watchers: Sequence[Watcher] = ()
+    raft: RawNode = field(init=False)
+    proposals: Proposals = field(init=False)
+    reads: Reads = field(init=False)
+    writer: LogWriter = field(init=False)
+    stalled_for: float = 0.0
+    running: bool = False
+    _held: deque[tuple[float, Entry]] = field(factory=deque)
+    _held_bytes: int = 0
+    _turn_call: IDelayedCall | None = None
+    _ticking: LoopingCall | None = None
+
+    def __attrs_post_init__(self) -> None:
+        timeout = self.settings.request_timeout
+        self.proposals = Proposals(self.session, timeout)
+        self.reads = Reads(self.session, timeout)
+        self.writer = LogWriter(
+            self.replica.log, self._deliver, self.install, self._fail
+        )
+        self.raft = RawNode(self._config(), self.replica)
+
+    def _config(self) -> Config:
+        return Config(
+            id=self.node_id,
+            election_tick=self.settings.election_ticks,
+            heartbeat_tick=self.settings.heartbeat_ticks,
+            random=self.random,
+            applied=self.replica.store.applied_index,
+            async_storage_writes=True,
+            max_size_per_msg=MAX_MESSAGE_BYTES,
+            max_committed_size_per_ready=MAX_APPLY_BYTES,
+            max_uncommitted_entries_size=MAX_UNCOMMITTED_BYTES,
+            max_inflight_msgs=MAX_INFLIGHT_MESSAGES,
+            max_inflight_bytes=MAX_INFLIGHT_BYTES,
+            check_quorum=True,
+            pre_vote=True,
+            step_down_on_removal=True,
+            logger=CoreLog(),
+        )
+
+    # Running.
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self.running = True
+        self._ticking = LoopingCall(self._tick)
+        self._ticking.clock = self.clock
+        self._ticking.start(self.settings.tick, now=False)
+        self.wake()
+
+    def halt(self, why: str) -> None:
+        """Do nothing any more; whoever waits is told C{why}."""
+        self.running = False
+        if self._ticking is not None and self._ticking.running:
+            self._ticking.stop()
+        if self._turn_call is not None:
+            self._turn_call.cancel()
+            self._turn_call = None
+        self.proposals.refuse_all(why)
+        self.reads.refuse_all(why)
+
+    def _fail(self, failure: Failure) -> None:
+        if not self.running:
+            return
+        log.failure("the node stops: {error}", failure, error=failure.value)
+        self.halt("the node has failed and stops")
+        self.stop(str(failure.value), 1)
+
+    def wake(self) -> None:
+        """Something came in: have a pass made at the end of this turn."""
+        if self._turn_call is None and self.running:
+            self._turn_call = self.clock.callLater(0, self._turn)
+
+    def _turn(self) -> None:
+        self._turn_call = None
+        try:
+            self._pass()
+        except Exception:
+            self._fail(Failure())
+
+    def _tick(self) -> None:
+        try:
+            self._one_tick()
+        except Exception:
+            self._fail(Failure())
+
+    def _one_tick(self) -> None:
+        now = self.clock.seconds()
+        self._watch_disk()
+        if self.may_lead or self.leading:
+            # A member that could not write its vote must not ask for votes,
+            # and does not count the time until it would.
+            self.raft.tick()
+        self.proposals.expire(now, self.why_not())
+        self.reads.ask_again(now, self.raft.read_index, all_rounds=False)
+        self.reads.expire(now, self.why_not())
+        while self._held and self._held[0][0] <= now:
+            self._held_bytes -= self._held.popleft()[1].size
+        for watcher in self.watchers:
+            watcher.ticked()
+        self.wake()
+
+    # What is the case.
+
+    @property
+    def leading(self) -> bool:
+        """Whether this member leads, as far as it knows."""
+        return self.raft.core.role is Role.LEADER
+
+    @property
+    def leader(self) -> int:
+        """Who leads, as far as is known here."""
+        return self.raft.core.leader
+
+    @property
+    def may_lead(self) -> bool:
+        """Whether the disk would let this member lead."""
+        return self.writer.full is None and not self.stalled_for
+
+    def why_not(self) -> str:
+        """Why nothing comes of a request, for people."""
+        if self.writer.full is not None:
+            return str(self.writer.full)
+        if self.leader == NO_NODE:
+            return NO_LEADER
+        return f"the leader, member {self.leader}, did not answer in time"
+
+    def _watch_disk(self) -> None:
+        if self.writer.full is not None:
+            self.writer.write()
+        waited = self.replica.log.pending_sync_seconds()
+        stalled = waited >= self.settings.election_timeout
+        if stalled and not self.stalled_for:
+            log.error(
+                "the disk under {path} has not answered for {seconds:.1f} s:"
+                " this member leads no more and does not stand for election",
+                path=self.replica.log.directory,
+                seconds=waited,
+            )
+            self.raft.step_down()
+        elif self.stalled_for and not stalled:
+            log.info("the disk under {path} answers", path=self.replica.log.directory)
+        self.stalled_for = waited if stalled else 0.0
+
+    # Inputs.
+
+    def write(self, command: Command) -> Deferred[Outcome]:
+        """See L{Database.write<kvdb.interfaces.Database.write>}."""
+        now = self.clock.seconds()
+        return self._submit(
+            now,
+            lambda session, sequence: encode_command(
+                session, sequence, int(now * 1000), command
+            ),
+            EntryType.NORMAL,
+        )
+
+    def propose_change(
+        self, encode: Callable[[int, int, int], bytes]
+    ) -> Deferred[Outcome]:
+        """
+        Propose a membership change.
+
+        @param encode: given session, sequence number and the time in
+            milliseconds, the entry's data.
+        """
+        now = self.clock.seconds()
+        return self._submit(
+            now,
+            lambda session, sequence: encode(session, sequence, int(now * 1000)),
+            EntryType.CONF_CHANGE_V2,
+        )
+
+    def _submit(
+        self, now: float, encode: Callable[[int, int], bytes], kind: EntryType
+    ) -> Deferred[Outcome]:
+        if not self.running:
+            return fail(Unavailable("the node is stopping", "Ask another member."))
+        if self.writer.full is not None:
+            return fail(
+                NoSpace(
+                    str(self.writer.full), "Free some space, or ask another member."
+                )
+            )
+        try:
+            deferred = self.proposals.submit(now, encode, kind)
+        except Unavailable as error:
+            return fail(error)
+        self.wake()
+        return deferred
+
+    def read_barrier(self) -> Deferred[None]:
+        """See L{Database.read_barrier<kvdb.interfaces.Database.read_barrier>}."""
+        if not self.running:
+            return fail(Unavailable("the node is stopping", "Ask another member."))
+        try:
+            deferred = self.reads.submit(self.clock.seconds())
+        except Unavailable as error:
+            return fail(error)
+        self.wake()
+        return deferred
+
+    def receive(self, messages: Sequence[Message]) -> None:
+        """Messages came from another member, in this order."""
+        if not self.running:
+            return
+        try:
+            for message in messages:
+                self._step(message)
+        except Exception:
+            self._fail(Failure())
+        self.wake()
+
+    def _step(self, message: Message) -> None:
+        kind = message.type
+        if kind is MessageType.PROP:
+            for entry in message.entries:
+                self._hold(entry)
+        elif kind is MessageType.TIMEOUT_NOW and not self.may_lead:
+            log.warn("leadership was offered and refused: the disk is not well")
+        else:
+            try:
+                self.raft.step(message)
+            except PeerNotFound:
+                pass  # somebody who was just removed
+
+    def _hold(self, entry: Entry) -> None:
+        # Another member's proposal waits for the end of the turn as our own
+        # do, and longer while leadership is being handed over.
+        if self._held_bytes + entry.size > MAX_HELD_BYTES:
+            return  # lost, as a message may be: its proposer's time runs out
+        deadline = self.clock.seconds() + self.settings.request_timeout
+        # Its encoded form is of no place in the log.
+        self._held.append((deadline, Entry(0, 0, entry.type, entry.data)))
+        self._held_bytes += entry.size
+
+    def report_unreachable(self, node: int) -> None:
+        """What was last sent to a member may be lost."""
+        if self.running:
+            self.raft.report_unreachable(node)
+            self.wake()
+
+    def report_snapshot(self, node: int, ok: bool) -> None:
+        """The snapshot for a member has arrived, or will not."""
+        if self.running:
+            self.raft.report_snapshot(node, ok)
+            self.wake()
+
+    def transfer_leadership(self, to: int) -> None:
+        """Ask the leader, be it this node or not, to hand over to C{to}."""
+        self.raft.transfer_leadership(to)
+        self.wake()
+
+    # The pass.
+
+    def _pass(self) -> None:
+        self._propose_all()
+        self.reads.ask(self.clock.seconds(), self.raft.read_index)
+        for _ in range(MAX_READYS_PER_TURN):
+            if not self.raft.has_ready():
+                return
+            self._carry_out(self.raft.ready())
+        self.wake()
+
+    def _propose_all(self) -> None:
+        if self.leader == NO_NODE:
+            return
+        if self._held:
+            held, self._held = self._held, deque()
+            self._held_bytes = 0
+            self._propose_held(held)
+        self.proposals.offer(self._propose)
+
+    def _propose_held(self, held: deque[tuple[float, Entry]]) -> None:
+        while held:
+            batch = [held.popleft()]
+            if batch[0][1].type is EntryType.NORMAL:
+                while held and held[0][1].type is EntryType.NORMAL:
+                    batch.append(held.popleft())
+            try:
+                self._propose([entry for _, entry in batch])
+            except ProposalDropped:
+                self._held.extend([*batch, *held])
+                self._held_bytes = sum(entry.size for _, entry in self._held)
+                return
+
+    def _propose(self, entries: Sequence[Entry]) -> None:
+        core = self.raft.core
+        if (
+            self.leading
+            and entries[0].type is not EntryType.NORMAL
+            and core.pending_conf_index > core.log.applied
+        ):
+            # The core would put an empty entry in its place: wait for the one
+            # that goes before.  Such entries come one at a time.
+            raise ProposalDropped
+        self.raft.propose_entries(entries)
+
+    def _carry_out(self, ready: Ready) -> None:
+        if ready.soft_state is not None:
+            self._note_leader(ready.soft_state)
+        outgoing: dict[int, list[Message]] = {}
+        threads: list[Message] = []
+        for message in ready.messages:
+            if message.to in (APPEND_THREAD, APPLY_THREAD):
+                threads.append(message)
+            elif message.type is MessageType.SNAP:
+                self.send_snapshot(message)
+            else:
+                outgoing.setdefault(message.to, []).append(message)
+        # Followers write while the own disk does (thesis, section 10.2.1).
+        for node, messages in outgoing.items():
+            self.transport.send(node, messages)
+        for message in threads:
+            if message.to == APPEND_THREAD:
+                self.writer.submit(message, ready.must_sync)
+            else:
+                self._apply(message.entries)
+                self._deliver(message.responses)
+        for state in ready.read_states:
+            self.reads.answer(state)
+        self.reads.applied_to(self.replica.store.applied_index)
+
+    def _note_leader(self, state: SoftState) -> None:
+        log.info(
+            "member {node} is {role}, leader {leader}, term {term}",
+            node=self.node_id,
+            role=state.role.name.lower(),
+            leader=state.leader or None,
+            term=self.raft.core.term,
+        )
+        # What was asked of the leader before is forgotten.
+        self.reads.ask_again(
+            self.clock.seconds(), self.raft.read_index, all_rounds=True
+        )
+        for watcher in self.watchers:
+            watcher.leader_changed()
+
+    def _deliver(self, responses: Sequence[Message]) -> None:
+        if not self.running:
+            return
+        outgoing: dict[int, list[Message]] = {}
+        for message in responses:
+            if message.to == self.node_id:
+                self.raft.step(message)
+            else:
+                outgoing.setdefault(message.to, []).append(message)
+        for node, messages in outgoing.items():
+            self.transport.send(node, messages)
+        self.wake()
+
+    def _apply(self, entries: Sequence[Entry]) -> None:
+        settle = self.proposals.settle
+        store = self.replica.store
+        start = 0
+        for position, entry in enumerate(entries):
+            if entry.type is EntryType.NORMAL:
+                continue
+            self._apply_normal(entries[start:position])
+            settled = self.apply_change(entry)
+            if settled is not None:
+                settle(*settled)
+            start = position + 1
+        self._apply_normal(entries[start:])
+        assert store.applied_index == entries[-1].index, (
+            f"applied to {store.applied_index}, not to {entries[-1].index}"
+        )
+        for watcher in self.watchers:
+            watcher.applied(len(entries))
+
+    def _apply_normal(self, entries: Sequence[Entry]) -> None:
+        if not entries:
+            return
+        for settled in self.replica.store.apply(entries):
+            if settled is not None:
+                self.proposals.settle(*settled)

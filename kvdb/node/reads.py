@@ -1,0 +1,156 @@
+"""
+Reads that wait until they are linearizable (thesis, section 6.4).
+
+Reads that come in one turn form a round.  A round asks the leader once for its
+commit index, under a context of its own, and all its readers may read once
+that much is applied here.
+
+Rules: a reader joins only a round that has not asked yet, for an answer speaks
+of the time it was asked; a question that gets no answer is asked again, as
+the leader may have changed; readers are bounded in number.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+from kvdb.interfaces import Unavailable
+from kvdb.raft.messages import ReadState
+
+MAX_WAITING: Final = 65_536
+"""Readers waiting."""
+
+MAX_ROUNDS: Final = 4
+"""Rounds asked and not answered; later readers wait for one to end."""
+
+ASK_AGAIN_AFTER: Final = 0.3
+"""Seconds without an answer after which a round asks again."""
+
+_CONTEXT = struct.Struct(">QQ")
+
+
+@define(slots=True, eq=False)
+class _Round:
+    readers: list[tuple[float, Deferred[None]]]
+    asked_at: float
+
+
+@define(slots=True)
+class Reads:
+    """
+    @ivar session: this run of this node, a random unsigned 64-bit integer.
+    @ivar timeout: seconds a reader waits at most.
+    """
+
+    session: int
+    timeout: float
+    _gathering: list[tuple[float, Deferred[None]]] = field(factory=list)
+    _asked: dict[bytes, _Round] = field(factory=dict)
+    _confirmed: deque[tuple[int, _Round]] = field(factory=deque)
+    _waiting: int = 0
+    _number: int = 0
+
+    def submit(self, now: float) -> Deferred[None]:
+        """
+        @return: fires when a local read is linearizable.
+        @raise Unavailable: too many wait already (not through the Deferred).
+        """
+        if self._waiting >= MAX_WAITING:
+            raise Unavailable(
+                f"{self._waiting} reads are waiting already",
+                "Slow down, or read with consistency=stale.",
+            )
+        deferred: Deferred[None] = Deferred()
+        self._waiting += 1
+        self._gathering.append((now + self.timeout, deferred))
+        return deferred
+
+    def __len__(self) -> int:
+        return self._waiting
+
+    def ask(self, now: float, read_index: Callable[[bytes], None]) -> None:
+        """Begin a round for those gathered."""
+        if not self._gathering or len(self._asked) >= MAX_ROUNDS:
+            return
+        self._number += 1
+        context = _CONTEXT.pack(self.session, self._number)
+        self._asked[context] = _Round(self._gathering, now)
+        self._gathering = []
+        read_index(context)
+
+    def ask_again(
+        self, now: float, read_index: Callable[[bytes], None], *, all_rounds: bool
+    ) -> None:
+        """
+        Repeat the questions that got no answer.
+
+        @param all_rounds: even the newest, as the leader has changed.
+        """
+        for context, round_ in list(self._asked.items()):
+            if all_rounds or now - round_.asked_at >= ASK_AGAIN_AFTER:
+                round_.asked_at = now
+                read_index(context)
+
+    def answer(self, state: ReadState) -> None:
+        """The leader's commit index for a round."""
+        round_ = self._asked.pop(state.context, None)
+        if round_ is not None:
+            self._confirmed.append((state.index, round_))
+
+    def applied_to(self, index: int) -> None:
+        """All up to C{index} is applied here: let those read who waited for it."""
+        later: deque[tuple[int, _Round]] = deque()
+        ready: list[_Round] = []
+        for needed, round_ in self._confirmed:
+            if needed <= index:
+                ready.append(round_)
+            else:
+                later.append((needed, round_))
+        self._confirmed = later
+        for round_ in ready:
+            self._waiting -= len(round_.readers)
+            for _, deferred in round_.readers:
+                deferred.callback(None)
+
+    def expire(self, now: float, why: str) -> None:
+        """Tell those whose time is up."""
+        late = self._cut(self._gathering, now)
+        for context, round_ in list(self._asked.items()):
+            late += self._cut(round_.readers, now)
+            if not round_.readers:
+                del self._asked[context]
+        for _, round_ in self._confirmed:
+            late += self._cut(round_.readers, now)
+        self._refuse(late, why)
+
+    @staticmethod
+    def _cut(
+        readers: list[tuple[float, Deferred[None]]], now: float
+    ) -> list[Deferred[None]]:
+        # All wait equally long, so the oldest comes first.
+        late = 0
+        while late < len(readers) and readers[late][0] <= now:
+            late += 1
+        cut = [deferred for _, deferred in readers[:late]]
+        del readers[:late]
+        return cut
+
+    def refuse_all(self, why: str) -> None:
+        """The node stops: tell everyone."""
+        rounds = [*self._asked.values(), *(round_ for _, round_ in self._confirmed)]
+        self._asked.clear()
+        self._confirmed.clear()
+        readers = [*self._gathering, *(r for round_ in rounds for r in round_.readers)]
+        self._gathering = []
+        self._refuse([deferred for _, deferred in readers], why)
+
+    def _refuse(self, readers: list[Deferred[None]], why: str) -> None:
+        self._waiting -= len(readers)
+        for deferred in readers:
+            deferred.errback(Unavailable(why, "Try again."))

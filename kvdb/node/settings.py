@@ -1,0 +1,37 @@
+"""
+What a node can be told, with the defaults.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+
+@frozen(slots=True, kw_only=True)
+class NodeSettings:
+    """
+    @ivar tick: seconds.
+    @ivar election_ticks: without a leader, before a follower campaigns, at
+        least; drawn up to twice that.
+    @ivar heartbeat_ticks: between a leader's heartbeats.
+    @ivar request_timeout: seconds a caller waits for a write or a read.
+    @ivar snapshot_count: applied entries between compactions of the log.
+    @ivar snapshot_bytes: the same in bytes of log, whichever comes first.
+    @ivar catch_up_entries: entries kept in the log behind a compaction, so
+        that a follower a little behind needs no snapshot.
+    @ivar history_revisions: how many revisions of history are kept.
+    """
+
+    tick: float = 0.1
+    election_ticks: int = 10
+    heartbeat_ticks: int = 1
+    request_timeout: float = 5.0
+    snapshot_count: int = 10_000
+    snapshot_bytes: int = 256 << 20
+    catch_up_entries: int = 5_000
+    history_revisions: int = 100_000
+
+    @property
+    def election_timeout(self) -> float:
+        """The shortest time without a leader before a campaign, in seconds."""
+        return self.tick * self.election_ticks

@@ -1,0 +1,132 @@
+"""
+The append thread: what the core wants durable, made so in order.
+
+Each job writes hard state and entries to the log, has them synced, and then
+delivers its responses.  Jobs are written at once and synced together: whatever
+was written while one sync ran is covered by the next.
+
+Rules:
+
+* responses are delivered in the order of their jobs, none before all that was
+  asked for earlier is durable;
+* a commit index alone is not worth a write: it goes with the next one (a
+  member that forgot it hears it again from its leader);
+* a full disk holds the queue up and changes nothing; a failed sync is fatal.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from kvdb.raft.messages import Entry, HardState, Message, Snapshot
+from kvdb.storage.filesystem import DiskFull
+
+
+class WritableLog(Protocol):
+    """What is asked of L{kvdb.storage.log.Log} here."""
+
+    def append(self, entries: Sequence[Entry], hard_state: HardState | None) -> None:
+        """Write, and change nothing where the disk is full."""
+
+    def sync(self) -> Deferred[None]:
+        """Fires once all that was written before is durable."""
+
+    def reset(self, index: int, term: int, hard_state: HardState) -> None:
+        """Begin anew behind a snapshot."""
+
+
+@define(slots=True, eq=False)
+class _Job:
+    hard_state: HardState | None
+    entries: Sequence[Entry]
+    snapshot: Snapshot | None
+    responses: list[Message]
+    must_sync: bool
+    installed: bool = False
+
+
+@define(slots=True, eq=False)
+class LogWriter:
+    """
+    @ivar deliver: given responses whose time has come.
+    @ivar install: given a snapshot, puts its state in place, durably, before
+        the log forgets what led to it.
+    @ivar failed: given what went wrong for good.
+    @ivar full: the error with which the disk refused the job at the head of
+        the queue, if it did.
+    """
+
+    log: WritableLog
+    deliver: Callable[[Sequence[Message]], None]
+    install: Callable[[Snapshot], None]
+    failed: Callable[[Failure], None]
+    full: DiskFull | None = None
+    _hard_state: HardState = field(factory=HardState)
+    _jobs: deque[_Job] = field(factory=deque)
+    _syncing: deque[_Job] = field(factory=deque)
+
+    def submit(self, message: Message, must_sync: bool) -> None:
+        """A message to the append thread."""
+        hard_state = None
+        if (message.term, message.vote, message.commit) != (0, 0, 0):
+            hard_state = HardState(message.term, message.vote, message.commit)
+        self._jobs.append(
+            _Job(
+                hard_state,
+                message.entries,
+                message.snapshot,
+                list(message.responses),
+                must_sync,
+            )
+        )
+        self.write()
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was asked for is durable."""
+        return not self._jobs and not self._syncing
+
+    def write(self) -> None:
+        """Write what is queued; also to be called when space may be back."""
+        try:
+            while self._jobs:
+                self._write_one(self._jobs[0])
+                self._jobs.popleft()
+        except DiskFull as error:
+            self.full = error
+        else:
+            self.full = None
+
+    def _write_one(self, job: _Job) -> None:
+        if job.hard_state is not None:
+            self._hard_state = job.hard_state
+        if job.snapshot is not None:
+            # The state first: a store that is ahead of its log is an install
+            # that a crash interrupted, and is completed at the next start.
+            if not job.installed:
+                self.install(job.snapshot)
+                job.installed = True
+            self.log.reset(job.snapshot.index, job.snapshot.term, self._hard_state)
+            job.snapshot = None
+            job.must_sync = True
+        if job.entries or job.must_sync:
+            self.log.append(job.entries, self._hard_state)
+        if job.must_sync:
+            self._syncing.append(job)
+            self.log.sync().addCallback(self._synced, job).addErrback(self.failed)
+        elif self._syncing:
+            # What it answers may rest on a write that is being synced.
+            self._syncing[-1].responses.extend(job.responses)
+        else:
+            self.deliver(job.responses)
+
+    def _synced(self, _: None, job: _Job) -> None:
+        # Jobs before it are durable too, should their own word come later.
+        while job in self._syncing:
+            self.deliver(self._syncing.popleft().responses)

@@ -1,0 +1,294 @@
+"""
+Messages between this node and one other: a L{Link} out, an L{Inbox} in.
+
+Each member dials each other one.  Messages travel only the way a connection
+was dialled, so two members hold two connections, and none has to be agreed on.
+
+Rules:
+
+* A link dials until it is stopped.  The wait between attempts doubles from
+  hundredths of a second to seconds, and half of it is drawn, so that members
+  that lost each other together do not return together.
+* What the transport has not taken waits in a queue bounded in bytes.  What
+  finds no room, or no connection, is dropped and reported: Raft sends it again
+  once it has found out how much arrived.  Nothing is kept for a connection yet
+  to come, since it would be stale by then.
+* A message is believed only as far as the handshake goes: it must be for this
+  node, and from the peer, except where followers pass a request on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Final, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IProtocol,
+    IPushProducer,
+    IReactorTime,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kvdb.peer.addresses import Dial
+from kvdb.peer.codec import decode_messages, encode_frames
+from kvdb.peer.connection import Connection, Dialled, OneConnection, Owner, State
+from kvdb.peer.framing import FrameType, ProtocolError
+from kvdb.peer.handshake import Purpose
+from kvdb.raft.messages import Message, MessageType
+
+FORWARDED: Final = frozenset(
+    {MessageType.PROP, MessageType.READ_INDEX, MessageType.TRANSFER_LEADER}
+)
+"""Requests that a follower passes on to its leader as they are: they name who
+asked first, or who shall lead."""
+
+
+def back_off(attempts: int, first: float, most: float, random: Random) -> float:
+    """
+    How long to wait before dialling again, in seconds.
+
+    @param attempts: how many failed since a connection last held.
+    @param first: the longest wait before the first attempt.
+    @param most: what that grows to.
+    """
+    longest = min(most, first * 2 ** min(attempts, 30))
+    return longest * (0.5 + random.random() / 2)
+
+
+class LinkOwner(Owner, Protocol):
+    """What a link asks of those who made it."""
+
+    clock: IReactorTime
+    random: Random
+    dial: Dial
+
+    def link_opened(self, link: Link) -> None:
+        """Messages can be sent."""
+
+    def link_lost(self, link: Link) -> None:
+        """The open connection is gone, by no doing of this node."""
+
+    def dropped(self, link: Link) -> None:
+        """Messages to that member were dropped."""
+
+
+@implementer(IPushProducer)
+class Link:
+    """
+    The way to one member.
+
+    @ivar node_id: whose.
+    @ivar url: where it is dialled.
+    @ivar queued_bytes: what waits to be written.
+    @ivar messages_sent: how many were given to the transport, ever.
+    @ivar messages_dropped: how many were not, ever.
+    @ivar bytes_sent: the bodies of their frames, ever.
+    """
+
+    def __init__(self, owner: LinkOwner, node_id: int, url: str) -> None:
+        self.node_id = node_id
+        self.url = url
+        self.queued_bytes = 0
+        self.messages_sent = 0
+        self.messages_dropped = 0
+        self.bytes_sent = 0
+        self._owner = owner
+        self._queue: deque[tuple[bytes, int]] = deque()
+        self._paused = False
+        self._stopped = False
+        self._attempts = 0
+        self._opened_at = 0.0
+        self._open: Connection | None = None
+        self._dialled: Connection | None = None
+        self._connecting: Deferred[IProtocol] | None = None
+        self._retry: IDelayedCall | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent now."""
+        return self._open is not None and self._open.state is State.OPEN
+
+    def start(self) -> None:
+        """Dial, and dial again whenever the connection is lost."""
+        self._dial()
+
+    def stop(self) -> None:
+        """Close the connection and dial no more."""
+        self._stopped = True
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._dialled is not None:
+            self._dialled.close()
+        elif self._connecting is not None:
+            self._connecting.cancel()
+
+    def hurry(self) -> None:
+        """The member is known to be there: do not wait to dial it."""
+        if self._retry is not None:
+            self._retry.reset(0)
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Write C{messages}, or queue them, or drop them."""
+        if not self.is_open:
+            self._drop(len(messages))
+            return
+        left = len(messages)
+        room = self._owner.settings.max_queue_bytes
+        for body, count in encode_frames(messages):
+            if not self._paused:
+                self._write(body, count)
+            elif self._queue and self.queued_bytes + len(body) > room:
+                self._drop(left)
+                return
+            else:
+                self._queue.append((body, count))
+                self.queued_bytes += len(body)
+            left -= count
+
+    def pauseProducing(self) -> None:
+        """The transport has enough for now."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """The transport has written what it had."""
+        self._paused = False
+        while self._queue and not self._paused:
+            body, count = self._queue.popleft()
+            self.queued_bytes -= len(body)
+            self._write(body, count)
+
+    def stopProducing(self) -> None:
+        """The transport is gone; L{closed} follows."""
+
+    def opened(self, connection: Connection) -> None:
+        """The handshake is done."""
+        self._open = connection
+        self._opened_at = self._owner.now()
+        connection.transport.registerProducer(  # type: ignore[attr-defined]
+            self, True
+        )
+        self._owner.link_opened(self)
+
+    def frame_received(self, kind: FrameType, body: bytes) -> None:
+        """@raise ProtocolError: always; messages come by another connection."""
+        raise ProtocolError(f"a {kind.name} frame against the direction")
+
+    def tick(self, now: float) -> None:
+        """Nothing is due."""
+
+    def closed(self, reason: str, ours: bool) -> None:
+        """Forget what waited, and dial again."""
+        was_open = self._open is not None
+        self._dialled = self._open = None
+        self._paused = False
+        waited = sum(count for _, count in self._queue)
+        self._queue.clear()
+        self.queued_bytes = 0
+        held = self._owner.now() - self._opened_at
+        if was_open and held >= self._owner.settings.retry_most_seconds:
+            self._attempts = 0
+        self.messages_dropped += waited
+        if was_open and not ours:
+            self._owner.link_lost(self)
+        self._dial_later(reason)
+
+    def _write(self, body: bytes, count: int) -> None:
+        assert self._open is not None, "frames are written while it is open"
+        self.messages_sent += count
+        self.bytes_sent += len(body)
+        self._open.send_frame(FrameType.MESSAGES, body)
+
+    def _drop(self, count: int) -> None:
+        self.messages_dropped += count
+        self._owner.dropped(self)
+
+    def _dial(self) -> None:
+        self._retry = None
+        connection = Dialled(self._owner, self, self.node_id, Purpose.MESSAGES)
+        endpoint = self._owner.dial(self.url)
+        self._connecting = endpoint.connect(OneConnection(connection))
+        self._connecting.addCallbacks(self._connected, self._failed)
+
+    def _connected(self, connection: IProtocol) -> None:
+        self._connecting = None
+        assert isinstance(connection, Connection), "the one from OneConnection"
+        if not connection.finished:
+            self._dialled = connection
+
+    def _failed(self, failure: Failure) -> None:
+        self._connecting = None
+        self._dial_later(failure.getErrorMessage())
+
+    def _dial_later(self, reason: str) -> None:
+        if self._stopped:
+            return
+        settings = self._owner.settings
+        self._owner.complain(
+            f"member {self.node_id}", f"no connection to {self.url}: {reason}"
+        )
+        wait = back_off(
+            self._attempts,
+            settings.retry_first_seconds,
+            settings.retry_most_seconds,
+            self._owner.random,
+        )
+        self._attempts += 1
+        self._retry = self._owner.clock.callLater(wait, self._dial)
+
+
+class Inbox:
+    """
+    The messages that one member sends here.
+
+    @param receive: is called with the messages of each frame.
+    @param lost: is called when the connection is gone; with whether this side
+        closed it.
+    """
+
+    def __init__(
+        self,
+        node_id: int,
+        own_id: int,
+        receive: Callable[[int, list[Message]], None],
+        lost: Callable[[Inbox, bool], None],
+    ) -> None:
+        self.node_id = node_id
+        self.connection: Connection | None = None
+        self._own_id = own_id
+        self._receive = receive
+        self._lost = lost
+
+    def opened(self, connection: Connection) -> None:
+        """The handshake is done."""
+        self.connection = connection
+
+    def frame_received(self, kind: FrameType, body: bytes) -> None:
+        """@raise ProtocolError: it is not what that member may say."""
+        if kind is not FrameType.MESSAGES:
+            raise ProtocolError(f"a {kind.name} frame among messages")
+        messages = decode_messages(body)
+        for message in messages:
+            self._check(message)
+        self._receive(self.node_id, messages)
+
+    def tick(self, now: float) -> None:
+        """Nothing is due."""
+
+    def closed(self, reason: str, ours: bool) -> None:
+        """The member is gone, or was replaced by a newer connection."""
+        self._lost(self, ours)
+
+    def _check(self, message: Message) -> None:
+        kind, sender = message.type, message.from_
+        if message.to != self._own_id:
+            raise ProtocolError(f"a {kind.name} for member {message.to}")
+        if sender != self.node_id and kind not in FORWARDED:
+            raise ProtocolError(f"a {kind.name} in the name of member {sender}")
+        if kind is MessageType.SNAP:
+            raise ProtocolError("a SNAP among messages, without its data")

@@ -1,0 +1,1 @@
+"""What a cluster stands on, replaced by what a seed decides."""

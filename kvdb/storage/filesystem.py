@@ -1,0 +1,319 @@
+"""
+The seam between the log and the disk.
+
+All disk access of the log goes through a L{FileSystem}, so that a simulated
+one can lose, tear and refuse what a real one might.
+
+Rules:
+
+* a write is not durable before a sync of its file, and a name not before a
+  sync of its directory;
+* L{File.sync_later} is the only call that may take long without holding up
+  the reactor; all others answer at once, from the page cache or to it;
+* no space is L{DiskFull}, whatever call meets it; a failed sync is
+  L{SyncFailed}, and must not be tried again: the kernel may have dropped what
+  it could not write, and say so only once.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+
+class DiskFull(Exception):
+    """There is no space for a write; nothing of it counts."""
+
+
+class SyncFailed(Exception):
+    """The disk could not make durable what was written."""
+
+
+class DirectoryInUse(Exception):
+    """Another process holds the lock of a directory."""
+
+
+class File(Protocol):
+    """An open file."""
+
+    path: str
+
+    def size(self) -> int:
+        """Its length in bytes."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to C{length} bytes from C{offset} on; fewer at its end."""
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write all of C{data} at C{offset}."""
+
+    def allocate(self, length: int) -> None:
+        """Reserve space, so that its length is C{length}, zeros at the end."""
+
+    def truncate(self, length: int) -> None:
+        """Cut it to C{length} bytes."""
+
+    def sync(self) -> None:
+        """Make its data durable, now."""
+
+    def sync_later(self) -> Deferred[None]:
+        """Make durable what was written so far; fires when it is."""
+
+    def close(self) -> None:
+        """Be done with it; syncs under way still finish."""
+
+
+class Lock(Protocol):
+    """A held lock."""
+
+    def release(self) -> None:
+        """Let others have it."""
+
+
+class FileSystem(Protocol):
+    """Files and directories, by path."""
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory and those above it, unless they exist."""
+
+    def list(self, path: str) -> list[str]:
+        """The names in a directory, sorted."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file or directory at C{path}."""
+
+    def open(self, path: str) -> File:
+        """Open a file to read and write, made if it is not there."""
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file another name, in place of what bore it."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+
+    def sync_directory(self, path: str) -> None:
+        """Make the names in a directory durable, now."""
+
+    def lock(self, path: str) -> Lock:
+        """
+        Hold the lock file at C{path} until released or the process ends.
+
+        @raise DirectoryInUse: another process holds it.
+        """
+
+
+class SyncThread(Protocol):
+    """Where syncs run beside the reactor."""
+
+    def run(self, work: Callable[[], None]) -> Deferred[None]:
+        """Do C{work} after all that was asked for before."""
+
+
+@define(slots=True, eq=False)
+class OneThread:
+    """
+    A thread of its own for syncs, in order, started at first use.
+
+    @ivar reactor: where its answers are heard.
+    """
+
+    reactor: Any
+    _queue: SimpleQueue[tuple[Callable[[], None], Deferred[None]] | None] = field(
+        factory=SimpleQueue
+    )
+    _thread: Thread | None = None
+
+    def run(self, work: Callable[[], None]) -> Deferred[None]:
+        """See L{SyncThread}."""
+        if self._thread is None:
+            self._thread = Thread(target=self._work, name="sync", daemon=True)
+            self._thread.start()
+        done: Deferred[None] = Deferred()
+        self._queue.put((work, done))
+        return done
+
+    def stop(self) -> None:
+        """End the thread once it has done what it was asked for."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread = None
+
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None:
+            work, done = job
+            try:
+                work()
+            except BaseException:
+                self.reactor.callFromThread(done.errback, Failure())
+            else:
+                self.reactor.callFromThread(done.callback, None)
+
+
+def _full(path: str, error: OSError) -> DiskFull:
+    return DiskFull(f"no space on the disk for {path} ({error.strerror})")
+
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@define(slots=True, eq=False)
+class RealFile:
+    """A file of the operating system's."""
+
+    path: str
+    _fd: int
+    _thread: SyncThread
+    _syncs: int = 0
+    _closing: bool = False
+
+    def size(self) -> int:
+        """See L{File}, as for all below."""
+        return os.fstat(self._fd).st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See there."""
+        parts = []
+        while length > 0:
+            part = os.pread(self._fd, length, offset)
+            if not part:
+                break
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return b"".join(parts)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """See there."""
+        try:
+            written = os.pwrite(self._fd, data, offset)
+            while written < len(data):
+                written += os.pwrite(self._fd, data[written:], offset + written)
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise _full(self.path, error) from error
+            raise
+
+    def allocate(self, length: int) -> None:
+        """See there."""
+        try:
+            os.posix_fallocate(self._fd, 0, length)
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise _full(self.path, error) from error
+            raise
+
+    def truncate(self, length: int) -> None:
+        """See there."""
+        os.ftruncate(self._fd, length)
+
+    def sync(self) -> None:
+        """See there."""
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise SyncFailed(
+                f"the disk could not sync {self.path} ({error.strerror}): what was"
+                " written last may be lost.  Check the disk, then start this member"
+                " again; it takes up what is missing from the others"
+            ) from error
+
+    def sync_later(self) -> Deferred[None]:
+        """See there."""
+        self._syncs += 1
+        return self._thread.run(self.sync).addBoth(self._synced)
+
+    def _synced(self, result: Any) -> Any:
+        self._syncs -= 1
+        if self._closing and not self._syncs:
+            os.close(self._fd)
+        return result
+
+    def close(self) -> None:
+        """See there."""
+        if self._syncs:
+            self._closing = True
+        else:
+            os.close(self._fd)
+
+
+@define(slots=True, eq=False)
+class _RealLock:
+    _fd: int
+
+    def release(self) -> None:
+        os.close(self._fd)
+
+
+@define(slots=True, eq=False)
+class RealFileSystem:
+    """
+    The operating system's files.
+
+    @ivar thread: where C{sync_later} works.
+    """
+
+    thread: SyncThread
+
+    def make_directory(self, path: str) -> None:
+        """See L{FileSystem}, as for all below."""
+        Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def list(self, path: str) -> list[str]:
+        """See there."""
+        return sorted(os.listdir(path))
+
+    def exists(self, path: str) -> bool:
+        """See there."""
+        return Path(path).exists()
+
+    def open(self, path: str) -> RealFile:
+        """See there."""
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise _full(path, error) from error
+            raise
+        return RealFile(path, fd, self.thread)
+
+    def rename(self, old: str, new: str) -> None:
+        """See there."""
+        os.replace(old, new)
+
+    def remove(self, path: str) -> None:
+        """See there."""
+        os.unlink(path)
+
+    def sync_directory(self, path: str) -> None:
+        """See there."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            raise SyncFailed(
+                f"the disk could not sync the directory {path} ({error.strerror})"
+            ) from error
+        finally:
+            os.close(fd)
+
+    def lock(self, path: str) -> _RealLock:
+        """See there."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise DirectoryInUse(
+                f"the data directory {Path(path).parent} is in use by another process"
+            ) from None
+        return _RealLock(fd)

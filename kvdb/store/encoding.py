@@ -1,0 +1,314 @@
+"""
+Commands and records as bytes.
+
+The data of a log entry is an envelope and a command (big-endian)::
+
+     0  8  session      which run of which node waits for the outcome
+     8  8  sequence     which of its proposals this is
+    16  8  time         milliseconds since 1970, by the proposer's clock
+    24  1  operation
+    25  n  what the operation takes, see docs/store-format.md
+
+Rules: bytes once given a meaning keep it; an operation that is not known was
+written by a later release, and nobody may go on past it.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import Final
+
+from attrs import frozen
+
+from kvdb.raft.messages import ConfState
+from kvdb.store.commands import (
+    ALWAYS,
+    Command,
+    Compact,
+    Condition,
+    ConditionKind,
+    Delete,
+    Member,
+    Outcome,
+    OutcomeStatus,
+    Put,
+    Record,
+    RegisterInstance,
+)
+
+
+class Operation(enum.IntEnum):
+    """The kinds of command; the numbers are those in entries and on disk."""
+
+    PUT = 1
+    DELETE = 2
+    COMPACT = 3
+    REGISTER_INSTANCE = 4
+
+
+class UnknownCommand(Exception):
+    """An entry that this release cannot carry out."""
+
+
+@frozen(slots=True)
+class Envelope:
+    """
+    Who waits for a command, and when it was proposed.
+
+    @ivar payload: operation and arguments, without the idempotency key: what
+        makes two commands the same.
+    """
+
+    session: int
+    sequence: int
+    time_ms: int
+    payload: bytes
+
+
+_ENVELOPE: Final = struct.Struct(">QQQ")
+# Condition kind, its revision, lease, lengths of idempotency key and key.
+_WRITE: Final = struct.Struct(">BBQQHI")
+_WRITE_ENTRY: Final = struct.Struct(">QQQBBQQHI")
+_PAIR: Final = struct.Struct(">QQ")
+_ONE: Final = struct.Struct(">Q")
+_CHANGE: Final = struct.Struct(">QQQQHH")
+
+_CONDITIONS: Final = {int(kind): kind for kind in ConditionKind}
+
+
+def encode_command(
+    session: int, sequence: int, time_ms: int, command: Command
+) -> bytes:
+    """The data of an entry."""
+    if isinstance(command, Put | Delete):
+        is_put = isinstance(command, Put)
+        condition = command.condition
+        fixed = _WRITE_ENTRY.pack(
+            session,
+            sequence,
+            time_ms,
+            Operation.PUT if is_put else Operation.DELETE,
+            condition.kind,
+            condition.revision,
+            command.lease if isinstance(command, Put) else 0,
+            len(command.idempotency_key),
+            len(command.key),
+        )
+        value = command.value if isinstance(command, Put) else b""
+        return fixed + command.idempotency_key + command.key + value
+    envelope = _ENVELOPE.pack(session, sequence, time_ms)
+    if isinstance(command, Compact):
+        return envelope + bytes([Operation.COMPACT]) + _ONE.pack(command.revision)
+    return (
+        envelope
+        + bytes([Operation.REGISTER_INSTANCE])
+        + _PAIR.pack(command.node_id, command.instance_id)
+    )
+
+
+def decode_command(data: bytes) -> tuple[Envelope, Command]:
+    """
+    What an entry asks for.
+
+    @raise UnknownCommand: this release does not know.
+    """
+    try:
+        return _decode(data)
+    except (struct.error, IndexError, KeyError) as error:
+        raise UnknownCommand(f"an entry of {len(data)} bytes is no command") from error
+
+
+def _decode(data: bytes) -> tuple[Envelope, Command]:
+    session, sequence, time_ms = _ENVELOPE.unpack_from(data)
+    operation = data[_ENVELOPE.size]
+    if operation in (Operation.PUT, Operation.DELETE):
+        return _decode_write(data)
+    body = data[_ENVELOPE.size + 1 :]
+    envelope = Envelope(session, sequence, time_ms, body)
+    if operation == Operation.COMPACT:
+        return envelope, Compact(*_ONE.unpack(body))
+    if operation == Operation.REGISTER_INSTANCE:
+        return envelope, RegisterInstance(*_PAIR.unpack(body))
+    raise UnknownCommand(
+        f"an entry asks for operation {operation}, which this release of kvdb does"
+        " not know: a later one wrote it.  Start this member with that release"
+    )
+
+
+def _decode_write(data: bytes) -> tuple[Envelope, Command]:
+    (
+        session,
+        sequence,
+        time_ms,
+        operation,
+        kind,
+        revision,
+        lease,
+        token_length,
+        key_length,
+    ) = _WRITE_ENTRY.unpack_from(data)
+    start = _WRITE_ENTRY.size
+    key_start = start + token_length
+    value_start = key_start + key_length
+    if len(data) < value_start:
+        raise UnknownCommand(f"a write cut after {len(data)} bytes")
+    token = data[start:key_start]
+    key = data[key_start:value_start]
+    condition = ALWAYS if not kind else Condition(_CONDITIONS[kind], revision)
+    payload = b""
+    if token:
+        payload = data[_ENVELOPE.size : start] + data[key_start:]
+    envelope = Envelope(session, sequence, time_ms, payload)
+    if operation == Operation.PUT:
+        return envelope, Put(key, data[value_start:], condition, token, lease)
+    return envelope, Delete(key, condition, token)
+
+
+@frozen(slots=True)
+class MemberChange:
+    """
+    What a membership entry brings beside the change itself.
+
+    @ivar url: of the member that is added; else empty.
+    """
+
+    session: int
+    sequence: int
+    time_ms: int
+    member_id: int
+    url: str
+    idempotency_key: bytes
+
+
+def encode_member_change(
+    session: int,
+    sequence: int,
+    time_ms: int,
+    member_id: int,
+    url: str,
+    idempotency_key: bytes,
+) -> bytes:
+    """The context of a membership change."""
+    encoded = url.encode()
+    fixed = _CHANGE.pack(
+        session, sequence, time_ms, member_id, len(encoded), len(idempotency_key)
+    )
+    return fixed + encoded + idempotency_key
+
+
+def decode_member_change(context: bytes) -> MemberChange:
+    """
+    @raise UnknownCommand: the context is none of ours.
+    """
+    try:
+        session, sequence, time_ms, member, url_length, token_length = (
+            _CHANGE.unpack_from(context)
+        )
+        start = _CHANGE.size
+        url = context[start : start + url_length].decode()
+    except (struct.error, UnicodeDecodeError) as error:
+        raise UnknownCommand("a membership change without its record") from error
+    token = context[start + url_length :][:token_length]
+    return MemberChange(session, sequence, time_ms, member, url, token)
+
+
+# What rests in the engine.
+
+RECORD: Final = struct.Struct(">QQQQ")
+"""Create revision, mod revision, version, lease; the value follows."""
+
+_EVENT: Final = struct.Struct(">BQQ")
+_OUTCOME: Final = struct.Struct(">BQ8s")
+_MEMBER: Final = struct.Struct(">QQ")
+_CONF_STATE: Final = struct.Struct(">BHHHH")
+
+
+def encode_record(record: Record) -> bytes:
+    """A key's record."""
+    return (
+        RECORD.pack(
+            record.create_revision, record.mod_revision, record.version, record.lease
+        )
+        + record.value
+    )
+
+
+def decode_record(data: bytes) -> Record:
+    """The other way."""
+    create, mod, version, lease = RECORD.unpack_from(data)
+    return Record(data[RECORD.size :], create, mod, version, lease)
+
+
+@frozen(slots=True)
+class Event:
+    """
+    One change of one key.
+
+    @ivar previous: the key's mod_revision before it; 0 if it was absent.
+    """
+
+    operation: Operation
+    previous: int
+    time_ms: int
+    key: bytes
+
+
+def encode_event(event: Event) -> bytes:
+    """An event of history."""
+    return _EVENT.pack(event.operation, event.previous, event.time_ms) + event.key
+
+
+def decode_event(data: bytes) -> Event:
+    """The other way."""
+    operation, previous, time_ms = _EVENT.unpack_from(data)
+    return Event(Operation(operation), previous, time_ms, data[_EVENT.size :])
+
+
+def encode_outcome(outcome: Outcome, fingerprint: bytes) -> bytes:
+    """An outcome that a retry gets, and what it was the outcome of."""
+    fixed = _OUTCOME.pack(outcome.status, outcome.revision, fingerprint)
+    return fixed + outcome.reason.encode()
+
+
+def decode_outcome(data: bytes) -> tuple[Outcome, bytes]:
+    """The other way."""
+    status, revision, fingerprint = _OUTCOME.unpack_from(data)
+    reason = data[_OUTCOME.size :].decode()
+    return Outcome(OutcomeStatus(status), revision, reason), fingerprint
+
+
+def encode_member(member: Member) -> bytes:
+    """A member; whether it is a learner stands in the membership."""
+    return _MEMBER.pack(member.id, member.instance_id) + member.url.encode()
+
+
+def decode_member(data: bytes) -> Member:
+    """The other way."""
+    node, instance = _MEMBER.unpack_from(data)
+    return Member(node, data[_MEMBER.size :].decode(), instance)
+
+
+def encode_conf_state(state: ConfState) -> bytes:
+    """The membership."""
+    groups = (
+        state.voters,
+        state.learners,
+        state.voters_outgoing,
+        state.learners_next,
+    )
+    ids = [node for group in groups for node in group]
+    fixed = _CONF_STATE.pack(state.auto_leave, *map(len, groups))
+    return fixed + struct.pack(f">{len(ids)}Q", *ids)
+
+
+def decode_conf_state(data: bytes) -> ConfState:
+    """The other way."""
+    auto_leave, *counts = _CONF_STATE.unpack_from(data)
+    offset = _CONF_STATE.size
+    groups: list[tuple[int, ...]] = []
+    for count in counts:
+        groups.append(struct.unpack_from(f">{count}Q", data, offset))
+        offset += 8 * count
+    voters, learners, outgoing, learners_next = groups
+    return ConfState(voters, learners, outgoing, learners_next, bool(auto_leave))

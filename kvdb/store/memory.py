@@ -1,0 +1,118 @@
+"""
+An engine in memory, for tests and for whole clusters in virtual time.
+
+It keeps an undo log since its last flush, so that C{crash} can bring back what
+a disk would have kept: it loses what real engines lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from attrs import define, field
+from sortedcontainers import SortedDict
+
+from kvdb.store.engine import Engine, Pair
+
+
+@define(slots=True, eq=False)
+class MemoryView:
+    """A copy of the engine's pairs; values are shared."""
+
+    _pairs: SortedDict[bytes, bytes]
+
+    def scan(self, low: bytes, high: bytes) -> Iterator[Pair]:
+        """See L{View<kvdb.store.engine.View>}."""
+        for key in self._pairs.irange(low, high, (True, False)):
+            yield key, self._pairs[key]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@define(slots=True, eq=False)
+class MemoryEngine:
+    """Implements L{Engine<kvdb.store.engine.Engine>}."""
+
+    _pairs: SortedDict[bytes, bytes] = field(factory=SortedDict)
+    _undo: dict[bytes, bytes | None] = field(factory=dict)
+
+    def get(self, key: bytes) -> bytes | None:
+        """See there, as for all below."""
+        return self._pairs.get(key)
+
+    def write(self, batch: Mapping[bytes, bytes | None]) -> None:
+        """See there."""
+        pairs, undo = self._pairs, self._undo
+        for key, value in batch.items():
+            if key not in undo:
+                undo[key] = pairs.get(key)
+            if value is None:
+                pairs.pop(key, None)
+            else:
+                pairs[key] = value
+
+    def scan(self, low: bytes, high: bytes) -> Iterator[Pair]:
+        """See there."""
+        for key in self._pairs.irange(low, high, (True, False)):
+            yield key, self._pairs[key]
+
+    def begin_flush(self) -> None:
+        """See there."""
+        self.flush()
+
+    def flushed(self) -> bool:
+        """See there."""
+        return True
+
+    def flush(self) -> None:
+        """See there."""
+        self._undo.clear()
+
+    def open_view(self) -> MemoryView:
+        """See there."""
+        return MemoryView(self._pairs.copy())
+
+    @property
+    def size_bytes(self) -> int:
+        """See there."""
+        return sum(len(key) + len(value) for key, value in self._pairs.items())
+
+    def close(self) -> None:
+        """See there."""
+
+    def crash(self) -> None:
+        """Lose what was not flushed."""
+        for key, value in self._undo.items():
+            if value is None:
+                self._pairs.pop(key, None)
+            else:
+                self._pairs[key] = value
+        self._undo.clear()
+
+
+@define(slots=True, eq=False)
+class MemoryEngines:
+    """Implements L{Engines<kvdb.store.engine.Engines>}."""
+
+    current: MemoryEngine = field(factory=MemoryEngine)
+
+    def open(self) -> Engine:
+        """See there, as for all below."""
+        return self.current
+
+    def stage(self) -> Engine:
+        """See there."""
+        return MemoryEngine()
+
+    def switch(self, staged: Engine) -> None:
+        """See there."""
+        assert isinstance(staged, MemoryEngine)
+        self.current = staged
+
+    def discard(self, staged: Engine) -> None:
+        """See there."""
+
+    def crash(self) -> None:
+        """Lose what was not flushed, and what was staged."""
+        self.current.crash()

@@ -1,0 +1,238 @@
+"""
+RocksDB as the engine.
+
+Its own write-ahead log is off: the Raft log is that.  Everything lies in one
+column family, so flushes keep the order of batches and a crash leaves a
+prefix of them.
+
+Files::
+
+    <directory>/CURRENT              the name of the current engine
+    <directory>/engine-00000001/     RocksDB's own files
+
+Memory is bounded: L{WRITE_BUFFER_BYTES} times L{WRITE_BUFFERS} for what is not
+flushed, L{CACHE_BYTES} for what is read, and indexes and filters within the
+latter.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from attrs import define, field
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    WriteBatch,
+    WriteOptions,
+)
+
+from kvdb.storage.filesystem import DiskFull, FileSystem
+from kvdb.store.engine import Engine, EngineError, Pair
+
+WRITE_BUFFER_BYTES: Final = 32 << 20
+"""What is gathered in memory before it is written out as one file."""
+
+WRITE_BUFFERS: Final = 4
+"""How many of them there may be, one being filled and others written out."""
+
+CACHE_BYTES: Final = 64 << 20
+
+OPEN_FILES: Final = 512
+
+_CURRENT = "CURRENT"
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_max_write_buffer_number(WRITE_BUFFERS)
+    options.set_max_background_jobs(2)
+    options.set_max_open_files(OPEN_FILES)
+    options.set_keep_log_file_num(2)
+    options.set_stats_dump_period_sec(0)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_level_compaction_dynamic_level_bytes(True)
+    options.set_bytes_per_sync(1 << 20)
+    table = BlockBasedOptions()
+    table.set_block_cache(Cache(CACHE_BYTES))
+    table.set_bloom_filter(10, False)
+    table.set_cache_index_and_filter_blocks(True)
+    table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    options.set_block_based_table_factory(table)
+    return options
+
+
+def _bounded(pairs: Iterator[tuple[Any, Any]], high: bytes) -> Iterator[Pair]:
+    for key, value in pairs:
+        if key >= high:
+            return
+        yield key, value
+
+
+@define(slots=True, eq=False)
+class RocksView:
+    """Implements L{View<kvdb.store.engine.View>}."""
+
+    _snapshot: Any
+
+    def scan(self, low: bytes, high: bytes) -> Iterator[Pair]:
+        """See there, as for the one below."""
+        return _bounded(self._snapshot.items(from_key=low), high)
+
+    def close(self) -> None:
+        """See there."""
+        self._snapshot = None
+
+
+@define(slots=True, eq=False)
+class RocksEngine:
+    """Implements L{Engine<kvdb.store.engine.Engine>}."""
+
+    path: str
+    _db: Rdict = field(init=False)
+    _write_options: WriteOptions = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        try:
+            self._db = Rdict(self.path, options=_options())
+        except Exception as error:
+            raise _engine_error(self.path, error) from error
+        self._write_options = WriteOptions()
+        self._write_options.disable_wal(True)
+
+    def get(self, key: bytes) -> bytes | None:
+        """See there, as for all below."""
+        value: bytes | None = self._db.get(key)
+        return value
+
+    def write(self, batch: Mapping[bytes, bytes | None]) -> None:
+        """See there."""
+        writes = WriteBatch(raw_mode=True)
+        for key, value in batch.items():
+            if value is None:
+                writes.delete(key)
+            else:
+                writes.put(key, value)
+        try:
+            self._db.write(writes, self._write_options)
+        except Exception as error:
+            raise _engine_error(self.path, error) from error
+
+    def scan(self, low: bytes, high: bytes) -> Iterator[Pair]:
+        """See there."""
+        return _bounded(self._db.items(from_key=low), high)
+
+    def begin_flush(self) -> None:
+        """See there."""
+        self._flush(wait=False)
+
+    def flushed(self) -> bool:
+        """See there."""
+        return not self._db.property_int_value("rocksdb.num-immutable-mem-table")
+
+    def flush(self) -> None:
+        """See there."""
+        self._flush(wait=True)
+
+    def _flush(self, *, wait: bool) -> None:
+        try:
+            self._db.flush(wait)
+        except Exception as error:
+            raise _engine_error(self.path, error) from error
+
+    def open_view(self) -> RocksView:
+        """See there."""
+        return RocksView(self._db.snapshot())
+
+    @property
+    def size_bytes(self) -> int:
+        """See there."""
+        names = ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables")
+        return sum(self._db.property_int_value(name) or 0 for name in names)
+
+    def close(self) -> None:
+        """See there."""
+        self._db.close()
+
+
+def _engine_error(path: str, error: Exception) -> Exception:
+    text = str(error)
+    if "No space left" in text:
+        return DiskFull(f"no space on the disk for {path}")
+    return EngineError(
+        f"RocksDB in {path} cannot go on ({text}).  Check the disk.  If the other"
+        " members are well, remove this one from the cluster and add it under a new"
+        " id with an empty data directory; else restore a backup"
+    )
+
+
+@define(slots=True, eq=False)
+class RocksEngines:
+    """Implements L{Engines<kvdb.store.engine.Engines>}."""
+
+    filesystem: FileSystem
+    directory: str
+    _current: RocksEngine | None = None
+
+    def open(self) -> Engine:
+        """See there, as for all below."""
+        self.filesystem.make_directory(self.directory)
+        name = self._read_current()
+        if name is None:
+            name = "engine-00000001"
+            self._write_current(name)
+        for other in self.filesystem.list(self.directory):
+            if other not in (name, _CURRENT):  # left by a crash
+                shutil.rmtree(f"{self.directory}/{other}", ignore_errors=True)
+        self._current = RocksEngine(f"{self.directory}/{name}")
+        return self._current
+
+    def _read_current(self) -> str | None:
+        path = f"{self.directory}/{_CURRENT}"
+        if not self.filesystem.exists(path):
+            return None
+        file = self.filesystem.open(path)
+        try:
+            return file.read(0, 256).decode().strip()
+        finally:
+            file.close()
+
+    def _write_current(self, name: str) -> None:
+        path = f"{self.directory}/{_CURRENT}"
+        file = self.filesystem.open(path + ".new")
+        try:
+            file.truncate(0)
+            file.write(0, name.encode() + b"\n")
+            file.sync()
+        finally:
+            file.close()
+        self.filesystem.rename(path + ".new", path)
+        self.filesystem.sync_directory(self.directory)
+
+    def stage(self) -> Engine:
+        """See there."""
+        names = self.filesystem.list(self.directory)
+        numbers = [int(name[7:]) for name in names if name.startswith("engine-")]
+        return RocksEngine(f"{self.directory}/engine-{max(numbers) + 1:08}")
+
+    def switch(self, staged: Engine) -> None:
+        """See there."""
+        assert isinstance(staged, RocksEngine)
+        before = self._current
+        assert before is not None
+        self._write_current(staged.path.rpartition("/")[2])
+        self._current = staged
+        self.discard(before)
+
+    def discard(self, staged: Engine) -> None:
+        """See there."""
+        assert isinstance(staged, RocksEngine)
+        staged.close()
+        shutil.rmtree(staged.path, ignore_errors=True)

@@ -1,0 +1,393 @@
+"""Whole nodes in virtual time: writes, reads, faults, membership."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvdb.interfaces import (
+    MembershipRefused,
+    OutcomeUnknown,
+    Unavailable,
+    UnknownMember,
+)
+from kvdb.peer.handshake import RefusalCode
+from kvdb.raft.messages import Role
+from kvdb.store.commands import OutcomeStatus, Put
+from tests.node.cluster import Cluster, url
+
+
+class WritesAndReads(SynchronousTestCase):
+    """What a client sees of a cluster that is well."""
+
+    def test_every_member_takes_writes_and_reads_them_back(self) -> None:
+        cluster = Cluster(3)
+        cluster.leader()
+        for node in cluster.nodes():
+            key = b"k%d" % node.pump.node_id
+            self.assertIs(cluster.put(node, key, b"v").status, OutcomeStatus.DONE)
+            for reader in cluster.nodes():
+                self.assertEqual(cluster.read(reader, key), b"v")
+
+    def test_one_node_is_a_cluster(self) -> None:
+        cluster = Cluster(1)
+        cluster.put(cluster.leader(), b"k", b"v")
+        self.assertEqual(cluster.read(cluster.node(1), b"k"), b"v")
+
+    def test_a_write_before_there_is_a_leader_waits_for_one(self) -> None:
+        cluster = Cluster(3)
+        cluster.put(cluster.node(1), b"k", b"v")
+
+    def test_revisions_are_the_same_everywhere(self) -> None:
+        cluster = Cluster(3)
+        for number in range(30):
+            cluster.put(
+                cluster.node(1 + number % 3), b"k%d" % (number % 7), b"%d" % number
+            )
+        cluster.settle()
+        digests = {node.replica.store.digest() for node in cluster.nodes()}
+        self.assertEqual(len(digests), 1)
+        self.assertEqual(cluster.node(1).replica.store.revision, 30)
+
+    def test_a_batch_of_writes_shares_syncs(self) -> None:
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        cluster.run(1)
+        disk = cluster.machines[leader.pump.node_id].disk
+        before = disk.syncs
+        writes = [leader.write(Put(b"k%d" % n, b"v")) for n in range(500)]
+        for write in writes:
+            cluster.result(write)
+        self.assertLess(disk.syncs - before, 5)
+
+
+class Faults(SynchronousTestCase):
+    """What is acknowledged stays, whatever stops."""
+
+    def test_a_follower_that_stops_is_caught_up_when_it_is_back(self) -> None:
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        follower = next(n for n in cluster.nodes() if n is not leader).pump.node_id
+        cluster.machines[follower].stop()
+        cluster.put(leader, b"k", b"new")
+        cluster.machines[follower].start()
+        cluster.settle()
+        self.assertEqual(cluster.read(cluster.node(follower), b"k"), b"new")
+
+    def test_a_leader_that_stops_is_replaced(self) -> None:
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        cluster.put(leader, b"k", b"1")
+        cluster.machines[leader.pump.node_id].crash()
+        cluster.put(cluster.leader(), b"k", b"2")
+        self.assertEqual(cluster.read(cluster.leader(), b"k"), b"2")
+
+    def test_nothing_acknowledged_is_lost_when_all_lose_power_at_once(self) -> None:
+        for seed in range(15):
+            with self.subTest(seed=seed):
+                cluster = Cluster(3, seed, snapshot_count=20, catch_up_entries=5)
+                acknowledged: dict[bytes, int] = {}
+                for round_ in range(4):
+                    leader = cluster.leader()
+                    for number in range(25):
+                        key = b"k%d" % number
+                        write = leader.write(Put(key, b"%d" % round_))
+                        write.addCallbacks(
+                            lambda _, key=key, r=round_: acknowledged.__setitem__(
+                                key, r
+                            ),
+                            lambda failure: failure.trap(OutcomeUnknown, Unavailable),
+                        )
+                        if number % 5 == 0:
+                            cluster.run(cluster.random.random() * 0.01)
+                    for machine in cluster.machines.values():
+                        machine.crash()
+                    for machine in cluster.machines.values():
+                        machine.start()
+                    leader = cluster.leader()
+                    for key, least in acknowledged.items():
+                        value = cluster.read(leader, key)
+                        self.assertGreaterEqual(int(value or b"-1"), least)
+                        self.assertLessEqual(int(value or b"-1"), round_)
+                self.assertGreater(len(acknowledged), 10)
+                cluster.settle()
+                digests = {n.replica.store.digest() for n in cluster.nodes()}
+                self.assertEqual(len(digests), 1)
+
+    def test_without_a_quorum_nothing_is_promised(self) -> None:
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        cluster.isolate(leader.pump.node_id)
+        with self.assertRaises(OutcomeUnknown):
+            cluster.put(leader, b"k", b"v")
+        with self.assertRaises(Unavailable):
+            cluster.read(leader, b"k")
+
+    def test_an_old_leader_that_was_cut_off_answers_no_stale_read(self) -> None:
+        cluster = Cluster(3)
+        old = cluster.leader()
+        cluster.put(old, b"k", b"1")
+        cluster.isolate(old.pump.node_id)
+        cluster.run(0.05)
+        read = old.read_barrier()
+        cluster.until(
+            lambda: any(n.pump.leading for n in cluster.nodes() if n is not old)
+        )
+        new = next(n for n in cluster.nodes() if n is not old and n.pump.leading)
+        cluster.put(new, b"k", b"2")
+        self.assertNoResult(read)
+        cluster.cut.clear()
+        cluster.result(read)
+        record = old.get(b"k")
+        self.assertEqual(record and record.value, b"2")
+
+    def test_a_follower_far_behind_gets_a_snapshot_while_writes_go_on(self) -> None:
+        cluster = Cluster(3, snapshot_count=50, catch_up_entries=10)
+        leader = cluster.leader()
+        behind = next(n for n in cluster.nodes() if n is not leader).pump.node_id
+        cluster.machines[behind].stop()
+        for number in range(300):
+            cluster.put(leader, b"k%d" % (number % 40), b"%d" % number)
+        self.assertGreater(leader.replica.log.first_index(), 100)
+        cluster.machines[behind].start()
+        for number in range(50):
+            cluster.put(leader, b"more%d" % number, b"x")
+        cluster.settle()
+        self.assertEqual(cluster.snapshots, 1)
+        self.assertEqual(
+            cluster.node(behind).replica.store.digest(), leader.replica.store.digest()
+        )
+
+    def test_a_restart_after_compaction_serves_what_was_there(self) -> None:
+        cluster = Cluster(3, snapshot_count=20, catch_up_entries=2)
+        for number in range(200):
+            cluster.put(cluster.leader(), b"k%d" % (number % 9), b"%d" % number)
+        cluster.settle()
+        before = cluster.node(1).replica.store.digest()
+        for machine in cluster.machines.values():
+            machine.stop()
+        for machine in cluster.machines.values():
+            machine.start()
+        cluster.settle()
+        self.assertEqual(cluster.node(1).replica.store.digest(), before)
+        self.assertEqual(cluster.read(cluster.leader(), b"k1"), b"199")
+
+
+class Disks(SynchronousTestCase):
+    """Disks that hang, fill up, or fail."""
+
+    def test_a_leader_whose_disk_hangs_steps_down_and_does_not_stand(self) -> None:
+        cluster = Cluster(3)
+        old = cluster.leader()
+        disk = cluster.machines[old.pump.node_id].disk
+        disk.hung = True
+        write = old.write(Put(b"k", b"v"))
+        cluster.until(lambda: not old.pump.leading, 10)
+        [alarm] = old.status().alarms
+        self.assertIn("/data", alarm)
+        new = cluster.leader()
+        self.assertIsNot(new, old)
+        cluster.put(new, b"l", b"w")
+        cluster.machines[new.pump.node_id].stop()
+        cluster.run(10)
+        self.assertFalse(old.pump.leading)
+        disk.hung = False
+        cluster.put(cluster.leader(), b"m", b"x")
+        self.assertEqual(old.status().alarms, [])
+        write.addErrback(lambda failure: failure.trap(OutcomeUnknown))
+
+    def test_a_full_disk_refuses_writes_serves_reads_and_recovers(self) -> None:
+        cluster = Cluster(1)
+        node = cluster.leader()
+        cluster.put(node, b"k", b"v")
+        disk = cluster.machines[1].disk
+        disk.space = 0
+        acknowledged = []
+        for number in range(2_000):
+            write = node.write(Put(b"k%d" % number, b"x" * 100))
+            write.addCallbacks(
+                lambda _, n=number: acknowledged.append(n), lambda _: None
+            )
+            cluster.run(0.001)
+            if node.status().alarms:
+                break
+        self.assertIn("no space", node.status().alarms[0])
+        self.failureResultOf(node.write(Put(b"z", b"z")))
+        self.assertEqual(cluster.read(node, b"k"), b"v")
+        disk.space = 1 << 30
+        cluster.run(1)
+        self.assertEqual(node.status().alarms, [])
+        cluster.put(node, b"after", b"v")
+        for number in acknowledged:
+            self.assertEqual(cluster.read(node, b"k%d" % number), b"x" * 100)
+
+    def test_a_node_whose_disk_is_full_can_stop_and_start(self) -> None:
+        cluster = Cluster(1)
+        cluster.put(cluster.leader(), b"k", b"v")
+        disk = cluster.machines[1].disk
+        disk.space = 0
+        cluster.machines[1].stop()
+        cluster.machines[1].start()
+        self.assertEqual(cluster.read(cluster.leader(), b"k"), b"v")
+
+    def test_a_sync_that_fails_stops_the_node_at_once(self) -> None:
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        machine = cluster.machines[leader.pump.node_id]
+        machine.disk.sync_fails = True
+        write = leader.write(Put(b"k", b"v"))
+        cluster.until(lambda: machine.node is None, 5)
+        [(why, status)] = machine.stopped
+        self.assertEqual(status, 1)
+        self.assertIn("sync", why)
+        self.failureResultOf(write)
+        self.flushLoggedErrors()
+
+
+class Membership(SynchronousTestCase):
+    """Members come and go."""
+
+    def test_a_new_member_is_a_learner_then_a_voter_and_serves(self) -> None:
+        cluster = Cluster(3)
+        cluster.put(cluster.leader(), b"k", b"v")
+        cluster.add(4)
+        cluster.result(cluster.node(1).add_member(4, url(4)))
+        self.assertEqual(cluster.leader().replica.store.conf_state.learners, (4,))
+        cluster.machines[4].start()
+        cluster.until(lambda: 4 in cluster.leader().replica.store.conf_state.voters)
+        cluster.settle()
+        self.assertEqual(cluster.read(cluster.node(4), b"k"), b"v")
+        cluster.put(cluster.node(4), b"l", b"w")
+
+    def test_a_second_member_costs_the_first_nothing(self) -> None:
+        cluster = Cluster(1)
+        cluster.add(2)
+        cluster.result(cluster.leader().add_member(2, url(2)))
+        cluster.put(cluster.node(1), b"k", b"v")
+        cluster.machines[2].start()
+        cluster.settle()
+        cluster.until(lambda: cluster.node(1).replica.store.conf_state.voters == (1, 2))
+        self.assertEqual(cluster.read(cluster.node(2), b"k"), b"v")
+
+    def test_a_removed_member_stops_with_status_0(self) -> None:
+        for removed in ("leader", "follower"):
+            with self.subTest(removed):
+                cluster = Cluster(3)
+                leader = cluster.leader()
+                other = next(n for n in cluster.nodes() if n is not leader)
+                gone = leader if removed == "leader" else other
+                via = other if removed == "leader" else leader
+                node_id = gone.pump.node_id
+                cluster.result(via.remove_member(node_id))
+                machine = cluster.machines[node_id]
+                cluster.until(lambda: machine.node is None)
+                self.assertEqual(machine.stopped[0][1], 0)
+                cluster.put(cluster.leader(), b"k", b"v")
+                self.assertNotIn(node_id, cluster.leader().replica.store.members)
+
+    def test_a_leader_can_remove_itself(self) -> None:
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        cluster.result(leader.remove_member(leader.pump.node_id))
+        machine = cluster.machines[leader.pump.node_id]
+        cluster.until(lambda: machine.node is None)
+        self.assertEqual([status for _, status in machine.stopped], [0])
+
+    def test_a_member_removed_while_down_learns_of_it_and_stops(self) -> None:
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        down = next(n for n in cluster.nodes() if n is not leader).pump.node_id
+        cluster.machines[down].stop()
+        cluster.result(leader.remove_member(down))
+        machine = cluster.machines[down]
+        machine.start()
+        cluster.until(lambda: machine.node is None)
+        self.assertEqual(machine.stopped[0][1], 0)
+        term = cluster.leader().pump.raft.core.term
+        log = machine.disk
+        cluster.run(5)
+        self.assertEqual(cluster.leader().pump.raft.core.term, term)
+        self.assertIsNotNone(log)
+
+    def test_a_member_that_lost_its_disk_may_not_vote_again(self) -> None:
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        cluster.run(2)
+        lost = next(n for n in cluster.nodes() if n is not leader).pump.node_id
+        cluster.machines[lost].stop()
+        machine = cluster.add(lost)
+        machine.start(members=cluster.first)
+        cluster.until(lambda: machine.node is None)
+        why, status = machine.stopped[0]
+        self.assertEqual(status, 1)
+        self.assertIn(f"DELETE /{lost}", why)
+        self.assertIn(
+            RefusalCode.WRONG_INSTANCE,
+            [refusal.code for _, refusal in cluster.refusals],
+        )
+
+    def test_what_does_not_fit_is_refused_with_the_reason(self) -> None:
+        cluster = Cluster(3)
+        node = cluster.leader()
+        cluster.result(node.remove_member(3 if node.pump.node_id != 3 else 2))
+        gone = 3 if node.pump.node_id != 3 else 2
+        node = cluster.leader()
+        for node_id, address, words in (
+            (1, url(9), "already"),
+            (gone, url(9), "removed"),
+            (7, url(1), "URL of member 1"),
+            (7, "not a url", "http://host:port"),
+            (0, url(9), "number"),
+        ):
+            with self.assertRaises(MembershipRefused) as caught:
+                cluster.result(node.add_member(node_id, address))
+            self.assertIn(words, str(caught.exception))
+        with self.assertRaises(UnknownMember):
+            cluster.result(node.remove_member(9))
+        cluster.put(node, b"k", b"v")
+
+    def test_the_last_member_stays(self) -> None:
+        cluster = Cluster(1)
+        with self.assertRaises(MembershipRefused):
+            cluster.result(cluster.leader().remove_member(1))
+
+    def test_a_removal_that_would_lose_the_quorum_is_refused(self) -> None:
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        others = [n.pump.node_id for n in cluster.nodes() if n is not leader]
+        cluster.machines[others[0]].stop()
+        with self.assertRaises(MembershipRefused):
+            cluster.result(leader.remove_member(others[1]))
+
+    def test_changes_asked_for_at_once_are_all_carried_out(self) -> None:
+        cluster = Cluster(3)
+        cluster.leader()
+        asked = [
+            cluster.node(1 + n % 3).add_member(10 + n, url(10 + n)) for n in range(6)
+        ]
+        for one in asked:
+            cluster.result(one)
+        self.assertEqual(
+            cluster.leader().replica.store.conf_state.learners, tuple(range(10, 16))
+        )
+
+    def test_leadership_is_handed_over(self) -> None:
+        cluster = Cluster(3)
+        old = cluster.leader()
+        to = next(n for n in cluster.nodes() if n is not old).pump.node_id
+        self.assertEqual(cluster.result(old.transfer_leadership(to)), to)
+        self.assertEqual(cluster.leader().pump.node_id, to)
+
+    def test_no_write_fails_while_leadership_is_handed_over(self) -> None:
+        cluster = Cluster(3)
+        old = cluster.leader()
+        writes = []
+        for number in range(40):
+            node = cluster.nodes()[number % 3]
+            writes.append(node.write(Put(b"k%d" % number, b"v")))
+            if number == 20:
+                handed_over = old.hand_over()
+            cluster.run(0.001)
+        cluster.result(handed_over)
+        for write in writes:
+            cluster.result(write)
+        self.assertIs(old.pump.raft.core.role, Role.FOLLOWER)
