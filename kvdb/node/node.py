@@ -24,7 +24,7 @@ from kvdb.node.compaction import Compaction
 from kvdb.node.pump import Pump
 from kvdb.node.replica import Replica
 from kvdb.node.settings import NodeSettings
-from kvdb.node.snapshots import Snapshots
+from kvdb.node.snapshots import Incoming, Snapshots
 from kvdb.node.status import node_status
 from kvdb.peer.handshake import Hello, Identity, Refusal, RefusalCode
 from kvdb.raft.messages import NO_NODE, Message
@@ -62,15 +62,17 @@ class Node:
     random: random.Random
     identity: Identity
     replica: Replica
-    network: Network
     settings: NodeSettings
     stop: Callable[[str, int], None]
+    network: Network = field(init=False)
     pump: Pump = field(init=False)
     changes: Changes = field(init=False)
     snapshots: Snapshots = field(init=False)
     _caught_up: bool = False
 
-    def __attrs_post_init__(self) -> None:
+    def attach(self, network: Network) -> None:
+        """Give the node its connections; they in turn call it."""
+        self.network = network
         store = self.replica.store
         self.changes = Changes(self.identity, store, self.network, self._removed)
         self.snapshots = Snapshots(store, self.network, self.changes.installed)
@@ -181,6 +183,10 @@ class Node:
 
     def connected(self, node_id: int) -> None:
         """A connection to a member is up."""
+
+    def begin_snapshot(self, message: Message) -> Incoming:
+        """A member offers a snapshot."""
+        return self.snapshots.begin(message)
 
     def disconnected(self, node_id: int) -> None:
         """A connection to a member is lost."""

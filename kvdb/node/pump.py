@@ -199,6 +199,9 @@ class Pump:
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = self.clock
         self._ticking.start(self.settings.tick, now=False)
+        core = self.raft.core
+        if core.tracker.is_singleton and core.promotable:
+            self.raft.campaign()  # nobody else could lead
         self.wake()
 
     def halt(self, why: str) -> None:

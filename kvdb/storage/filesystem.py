@@ -306,14 +306,19 @@ class RealFileSystem:
         finally:
             os.close(fd)
 
-    def lock(self, path: str) -> _RealLock:
+    def lock(self, path: str) -> Lock:
         """See there."""
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise DirectoryInUse(
-                f"the data directory {Path(path).parent} is in use by another process"
-            ) from None
-        return _RealLock(fd)
+        return hold_lock(path)
+
+
+def hold_lock(path: str) -> Lock:
+    """See L{FileSystem.lock}."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise DirectoryInUse(
+            f"the data directory {Path(path).parent} is in use by another process"
+        ) from None
+    return _RealLock(fd)

@@ -105,7 +105,7 @@ class RocksEngine:
         except Exception as error:
             raise _engine_error(self.path, error) from error
         self._write_options = WriteOptions()
-        self._write_options.disable_wal(True)
+        self._write_options.disable_wal = True
 
     def get(self, key: bytes) -> bytes | None:
         """See there, as for all below."""

@@ -158,10 +158,10 @@ class Machine:
                 url(self.node_id),
             ),
             open_replica(log, store),
-            Wire(cluster, self.node_id),
             cluster.settings,
             self._stop,
         )
+        self.node.attach(Wire(cluster, self.node_id))
         self.node.start()
         return self.node
 

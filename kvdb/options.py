@@ -1,0 +1,210 @@
+"""
+The command line: C{twistd kvdb --id N --cluster URL,URL,... --port P [--join]}.
+
+Every option can also stand in the environment, as C{KVDB_CLUSTER} for
+C{--cluster}; the command line comes first.  What is wrong is said in one line
+that names the option.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NoReturn
+from urllib.parse import urlsplit
+
+from twisted.python import usage
+
+from kvdb import __version__
+from kvdb.node.settings import NodeSettings
+from kvdb.settings import Settings
+from kvdb.store.membership import url_problem
+
+MAX_ID: Final = 2**63 - 1
+MAX_PORT: Final = 65535
+MAX_VALUE_LIMIT: Final = 8 << 20
+"""The highest C{--max-value-bytes}: an entry of the log is at most 16 MiB."""
+
+MAX_KEY_LIMIT: Final = 8 << 10
+"""The highest C{--max-key-bytes}: a percent-encoded key must fit a request's
+line of 16 KiB, with room for the rest of it."""
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if text.isascii() and text.isdigit() and low <= int(text) <= high:
+            return int(text)
+        raise ValueError(f"{text!r} is not a number from {low} to {high}")
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.05 <= value <= 3600:
+        raise ValueError(f"{text!r} is not a number of seconds from 0.05 to 3600")
+    return value
+
+
+def parse_cluster(text: str) -> dict[int, str]:
+    """
+    The members: C{URL,URL,...}, numbered from 1, or C{ID=URL,...}.
+
+    @raise ValueError: it is neither.
+    """
+    cluster: dict[int, str] = {}
+    addresses: dict[tuple[str | None, int | None], int] = {}
+    for position, raw in enumerate(text.split(","), 1):
+        item = raw.strip()
+        if not item:
+            raise ValueError("there is an empty item between commas, or at an end")
+        node, url = position, item
+        name, equals, rest = item.partition("=")
+        if equals and "/" not in name:
+            node, url = _number(1, MAX_ID)(name), rest
+        problem = url_problem(url)
+        if problem is not None:
+            raise ValueError(problem)
+        if node in cluster:
+            raise ValueError(f"member {node} stands there twice")
+        parts = urlsplit(url)
+        address = (parts.hostname, parts.port)
+        if address in addresses:
+            raise ValueError(f"members {addresses[address]} and {node} have one URL")
+        addresses[address] = node
+        cluster[node] = url.rstrip("/")
+    return cluster
+
+
+def _coerce(name: str, parse: Callable[[str], Any], text: str) -> Any:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise usage.UsageError(f"--{name}: {error}") from None
+
+
+def _option(
+    name: str, default: str | None, doc: str, parse: Callable[[str], Any] = str
+) -> list[Any]:
+    return [name, None, default, doc, partial(_coerce, name, parse)]
+
+
+class Options(usage.Options):
+    """What C{twistd kvdb} takes."""
+
+    synopsis = "--id ID --cluster URL[,URL...] --port PORT [--join]"
+    longdesc = (
+        "One member of a replicated key-value store.  Clients talk HTTP to --port"
+        " of any member.  Each option can also be given in the environment:"
+        " KVDB_DATA_DIR for --data-dir."
+    )
+    optParameters = [
+        _option("id", "1", "This member's id in --cluster.", _number(1, MAX_ID)),
+        _option(
+            "cluster",
+            "http://127.0.0.1:12379",
+            "The members' peer URLs, by position (1, 2, ...) or as ID=URL.",
+            parse_cluster,
+        ),
+        _option("port", "12380", "The clients' port.", _number(0, MAX_PORT)),
+        _option("host", None, "The clients' address.  [default: the peer URL's]"),
+        _option("data-dir", None, "Where data is kept.  [default: data/kvdb-ID]"),
+        _option(
+            "snapshot-count",
+            "10000",
+            "Entries applied between compactions of the log.",
+            _number(10, 10**9),
+        ),
+        _option("tick", "100", "Milliseconds of a tick.", _number(5, 60_000)),
+        _option(
+            "election-ticks",
+            "10",
+            "Ticks without a leader before an election, at least.",
+            _number(2, 1000),
+        ),
+        _option(
+            "heartbeat-ticks",
+            "1",
+            "Ticks between a leader's heartbeats.",
+            _number(1, 999),
+        ),
+        _option("request-timeout", "5", "Seconds a request waits at most.", _seconds),
+        _option(
+            "max-key-bytes",
+            "4096",
+            "The longest key.",
+            _number(1, MAX_KEY_LIMIT),
+        ),
+        _option(
+            "max-value-bytes",
+            str(1 << 20),
+            "The longest value.",
+            _number(1, MAX_VALUE_LIMIT),
+        ),
+        _option(
+            "history",
+            "100000",
+            "Revisions of history that are kept.",
+            _number(0, 10**12),
+        ),
+    ]
+    optFlags = [["join", None, "Join a cluster that runs already."]]
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Environment and defaults first, by the same rules as the rest."""
+        first = []
+        for name, _, default, *_ in self.optParameters:
+            variable = "KVDB_" + name.upper().replace("-", "_")
+            value = os.environ.get(variable, default)
+            if value is not None:
+                first.append(f"--{name}={value}")
+        if os.environ.get("KVDB_JOIN", "").lower() in ("1", "true", "yes"):
+            first.append("--join")
+        super().parseOptions([*first, *(options or [])])
+
+    def postOptions(self) -> None:
+        """What options say of each other."""
+        cluster = self["cluster"]
+        if self["id"] not in cluster:
+            known = ", ".join(str(node) for node in cluster)
+            raise usage.UsageError(
+                f"--id: {self['id']} is not in --cluster, which has {known}"
+            )
+        if self["heartbeat-ticks"] >= self["election-ticks"]:
+            raise usage.UsageError(
+                "--heartbeat-ticks: must be fewer than --election-ticks"
+            )
+
+    def opt_version(self) -> NoReturn:
+        """Print kvdb's version and exit."""
+        print(f"kvdb {__version__}")  # noqa: T201
+        raise SystemExit(0)
+
+    def settings(self) -> Settings:
+        """What was said, with paths as of the directory it was said in."""
+        node_id = self["id"]
+        data_dir = self["data-dir"] or f"data/kvdb-{node_id}"
+        host = self["host"] or urlsplit(self["cluster"][node_id]).hostname
+        return Settings(
+            node_id=node_id,
+            cluster=self["cluster"],
+            join=bool(self["join"]),
+            data_dir=str(Path(data_dir).absolute()),
+            host=host,
+            port=self["port"],
+            max_key_bytes=self["max-key-bytes"],
+            max_value_bytes=self["max-value-bytes"],
+            node=NodeSettings(
+                tick=self["tick"] / 1000,
+                election_ticks=self["election-ticks"],
+                heartbeat_ticks=self["heartbeat-ticks"],
+                request_timeout=self["request-timeout"],
+                snapshot_count=self["snapshot-count"],
+                history_revisions=self["history"],
+            ),
+        )

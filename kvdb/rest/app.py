@@ -1,0 +1,260 @@
+"""
+The tree of addresses, as Klein routes.
+
+Thin on purpose: a route names a method and an address, and what is done stands
+in L{kvdb.rest.keys} and L{kvdb.rest.members}, which know neither Klein nor
+Twisted's requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from klein import Klein
+from klein.resource import KleinResource
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
+
+from kvdb.interfaces import DatabaseError
+from kvdb.rest.call import Call
+from kvdb.rest.keys import Keys
+from kvdb.rest.members import Members
+from kvdb.rest.parsing import (
+    KV_PREFIX,
+    check_expect,
+    check_origin,
+    is_reserved,
+    target_path,
+)
+from kvdb.rest.problems import Answer, Problem, problem_of
+
+log = Logger(namespace="kvdb.rest")
+
+Handler = Callable[[Call], Answer | Deferred[Answer]]
+
+
+class PathConverter(BaseConverter):
+    """All that is left of the path, slashes too.  Its value is not used: what
+    was sent is in the request."""
+
+    regex = ".*?"
+    part_isolating = False
+    weight = 200
+
+
+class RawPathResource(KleinResource):
+    """Routes on the path as it was sent, with nothing decoded."""
+
+    def render(self, request: Any) -> Any:
+        """See L{IResource<twisted.web.resource.IResource>}."""
+        try:
+            path = target_path(request.uri)
+        except Problem:
+            path = b"/"  # to the handler of keys, which refuses it
+        # Latin-1 as UTF-8: the router wants text, and gets it in any case.
+        safe = path.decode("latin-1").encode()
+        request.prepath, request.postpath = [], safe[1:].split(b"/")
+        return super().render(request)
+
+
+class API:
+    """What clients see of a node."""
+
+    app = Klein()
+    app.url_map.converters["path"] = PathConverter
+    app.url_map.merge_slashes = False
+    app.url_map.strict_slashes = False
+
+    def __init__(self, keys: Keys, members: Members) -> None:
+        self.keys = keys
+        self.members = members
+
+    # Addresses of kvdb's own.
+
+    @app.route("/_/status", methods=["GET"])
+    def status(self, request: Request) -> Deferred[bytes]:
+        """A node's own view."""
+        return answer(request, self.members.status)
+
+    @app.route("/_/members", methods=["GET"])
+    def list_members(self, request: Request) -> Deferred[bytes]:
+        """Who is a member."""
+        return answer(request, self.members.list)
+
+    @app.route("/_/members", methods=["POST"])
+    def add_member(self, request: Request) -> Deferred[bytes]:
+        """Add one."""
+        return answer(request, self.members.post)
+
+    @app.route("/_/members/<node>", methods=["DELETE"])
+    def remove_member(self, request: Request, node: str) -> Deferred[bytes]:
+        """Remove one."""
+        return answer(request, lambda call: self.members.delete(call, node.encode()))
+
+    @app.route("/_/leader", methods=["POST"])
+    def lead(self, request: Request) -> Deferred[bytes]:
+        """Hand leadership over."""
+        return answer(request, self.members.lead)
+
+    @app.route("/_/live", methods=["GET"])
+    def live(self, request: Request) -> Deferred[bytes]:
+        """Whether the process answers."""
+        return answer(request, self.members.live)
+
+    @app.route("/_/ready", methods=["GET"])
+    def ready(self, request: Request) -> Deferred[bytes]:
+        """Whether it has caught up."""
+        return answer(request, self.members.ready)
+
+    @app.route("/health", methods=["GET"])
+    def health(self, request: Request) -> Deferred[bytes]:
+        """Whether it can serve a linearizable read."""
+        return answer(request, self.members.health)
+
+    @app.route("/version", methods=["GET"])
+    def version(self, request: Request) -> Deferred[bytes]:
+        """Which release it is."""
+        return answer(request, self.members.version)
+
+    # Keys, and members as in the original.
+
+    @app.route("/_/kv/<path:rest>", methods=["GET"])
+    @app.route("/<path:rest>", methods=["GET"])
+    def get(self, request: Request, rest: str) -> Deferred[bytes]:
+        """Read a key."""
+        return answer(request, lambda call: self.keys.get(_of_key(call)))
+
+    @app.route("/_/kv/<path:rest>", methods=["PUT"])
+    @app.route("/<path:rest>", methods=["PUT"])
+    def put(self, request: Request, rest: str) -> Deferred[bytes]:
+        """Write a key."""
+        return answer(request, lambda call: self.keys.put(_of_key(call)))
+
+    @app.route("/_/kv/<path:rest>", methods=["DELETE"])
+    @app.route("/<path:rest>", methods=["DELETE"])
+    def delete(self, request: Request, rest: str) -> Deferred[bytes]:
+        """Delete a key, or a member where the path is a number."""
+
+        def handle(call: Call) -> Deferred[Answer]:
+            if call.path[1:].isdigit():
+                return self.members.delete_root(call)
+            return self.keys.delete(_of_key(call))
+
+        return answer(request, handle)
+
+    @app.route("/<path:rest>", methods=["POST"])
+    def post(self, request: Request, rest: str) -> Deferred[bytes]:
+        """Add a member."""
+        return answer(request, lambda call: self.members.post_root(_of_key(call)))
+
+    @app.handle_errors(HTTPException)  # type: ignore[arg-type]
+    def refused(self, request: Any, failure: Failure) -> bytes:
+        """What no route takes."""
+        error: Any = failure.value
+        path = request.path
+        if error.code == 405 and not is_reserved(path):
+            allowed = ["DELETE", "GET", "HEAD", "POST", "PUT"]
+        else:
+            allowed = sorted(getattr(error, "valid_methods", None) or [])
+        headers = {b"allow": ", ".join(allowed).encode()} if allowed else {}
+        method = request.method.decode("latin-1")
+        problem = Problem(error.code, f"{method} is not for this address", "", headers)
+        return send(request, problem.answer())
+
+
+_METHODS = {
+    b"/_/status": "GET, HEAD",
+    b"/_/members": "GET, HEAD, POST",
+    b"/_/leader": "POST",
+    b"/_/live": "GET, HEAD",
+    b"/_/ready": "GET, HEAD",
+    b"/health": "GET, HEAD",
+    b"/version": "GET, HEAD",
+}
+"""What kvdb's own addresses take."""
+
+
+def _of_key(call: Call) -> Call:
+    """C{call}, if it is about a key."""
+    path = call.path
+    if path.startswith(KV_PREFIX):
+        if call.method == b"POST":
+            raise _not_for(call.method, "DELETE, GET, HEAD, PUT")
+        return call
+    if not is_reserved(path):
+        return call
+    allowed = _METHODS.get(path)
+    if path.startswith(b"/_/members/"):
+        allowed = "DELETE"
+    if call.method in (b"PUT", b"DELETE") or path.startswith(b"/v3/"):
+        if allowed is not None and call.method == b"DELETE":
+            raise _not_for(call.method, allowed)
+        raise Problem(
+            409,
+            "this address is kvdb's own, and no key",
+            "A key of this name is addressed as /_/kv/ and the key.",
+        )
+    if allowed is not None:
+        raise _not_for(call.method, allowed)
+    raise Problem(404, "there is nothing at this address")
+
+
+def _not_for(method: bytes, allowed: str) -> Problem:
+    return Problem(
+        405,
+        f"{method.decode('latin-1')} is not for this address",
+        "",
+        {b"allow": allowed.encode()},
+    )
+
+
+def answer(request: Request, handle: Handler) -> Deferred[bytes]:
+    """Have C{handle} answer C{request}, or say why it could not."""
+
+    def begin() -> Answer | Deferred[Answer]:
+        call = _call_of(request)
+        check_expect(call.header("expect"))
+        check_origin(call.method, call.header("origin"), call.header("host"))
+        return handle(call)
+
+    def failed(failure: Failure) -> Answer:
+        error = failure.value
+        if isinstance(error, Problem):
+            return error.answer()
+        if isinstance(error, DatabaseError):
+            return problem_of(error).answer()
+        if isinstance(error, CancelledError):
+            return Answer(499)  # the client hung up; nobody will read it
+        log.failure("a request has failed", failure)
+        return Problem(500, "the server has failed; its log says how").answer()
+
+    done: Deferred[Any] = maybeDeferred(begin)
+    return done.addErrback(failed).addCallback(partial(send, request))
+
+
+def _call_of(request: Any) -> Call:
+    headers = {
+        name.decode("latin-1").lower(): values[-1].decode("latin-1")
+        for name, values in request.requestHeaders.getAllRawHeaders()
+    }
+    body = request.content.read()
+    return Call(request.method, target_path(request.uri), request.args, headers, body)
+
+
+def send(request: Request, made: Answer) -> bytes:
+    """Write an answer's head; its body is for Klein to write."""
+    request.setResponseCode(made.status)
+    for name, value in made.headers.items():
+        request.setHeader(name, value)
+    request.setHeader(b"x-content-type-options", b"nosniff")
+    if made.status in (204, 304):
+        request.responseHeaders.removeHeader(b"content-type")
+    else:
+        request.setHeader(b"content-length", b"%d" % len(made.body))
+    return made.body

@@ -1,0 +1,27 @@
+"""
+A request, without the server it came through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from attrs import frozen
+
+
+@frozen(slots=True)
+class Call:
+    """
+    @ivar path: as it was sent, without the query.
+    @ivar headers: the last value of each, by lower-case name.
+    """
+
+    method: bytes
+    path: bytes
+    args: Mapping[bytes, Sequence[bytes]]
+    headers: Mapping[str, str]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """A header's value."""
+        return self.headers.get(name)

@@ -1,0 +1,201 @@
+"""
+What a request asks for, read from its parts.
+
+Pure functions from bytes to meaning; each either answers or raises a
+L{Problem<kvdb.rest.problems.Problem>}.  Whatever answers requests, Klein or a
+shorter way, reads them with these, so that all agree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from kvdb.rest.problems import Problem
+from kvdb.store.commands import (
+    ALWAYS,
+    MAX_IDEMPOTENCY_KEY_BYTES,
+    Condition,
+    ConditionKind,
+)
+
+KV_PREFIX: Final = b"/_/kv/"
+RESERVED_NAMES: Final = frozenset({b"/health", b"/metrics", b"/version", b"/_"})
+RESERVED_PREFIXES: Final = (b"/_/", b"/v3/")
+
+_BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_ETAG = re.compile(r'\s*(W/)?"([^"]*)"\s*')
+_NEVER = 2**64 - 1
+_CHANGING = frozenset({b"PUT", b"POST", b"DELETE", b"PATCH"})
+
+
+def target_path(uri: bytes) -> bytes:
+    """
+    The path of a request's target, as it was sent, without the query.
+
+    The absolute form stands for its path (RFC 9112, section 3.2.2).
+    """
+    path = uri.partition(b"?")[0]
+    if path.startswith(b"/"):
+        return path
+    scheme, separator, rest = path.partition(b"://")
+    if separator and scheme.lower() in (b"http", b"https"):
+        return b"/" + rest.partition(b"/")[2]
+    raise Problem(400, "the request's target is neither a path nor a URL")
+
+
+def is_reserved(path: bytes) -> bool:
+    """Whether C{path} is one of kvdb's own addresses, and no key."""
+    return path in RESERVED_NAMES or path.startswith(RESERVED_PREFIXES)
+
+
+def key_of(path: bytes, max_bytes: int) -> bytes:
+    """The key that C{path} names: percent-decoded, with its leading slash."""
+    if path.startswith(KV_PREFIX):
+        path = path[len(KV_PREFIX) - 1 :]
+    if _BAD_PERCENT.search(path):
+        raise Problem(400, "a % in the path is not followed by two hexadecimal digits")
+    key = unquote_to_bytes(path) if b"%" in path else path
+    if len(key) > max_bytes:
+        raise Problem(
+            414,
+            f"the key has {len(key)} bytes, the limit is {max_bytes}",
+            "The limit is the server's --max-key-bytes.",
+        )
+    return key
+
+
+def check_query(args: Mapping[bytes, Sequence[bytes]], known: Collection[str]) -> None:
+    """Refuse a parameter that would be ignored, or one given twice."""
+    for raw, values in args.items():
+        name = raw.decode("utf-8", "replace")
+        if name not in known:
+            hint = (
+                f"Known here: {', '.join(sorted(known))}."
+                if known
+                else "There are none here; a ? within a key is written %3F."
+            )
+            raise Problem(400, f"unknown query parameter {name!r}", hint)
+        if len(values) > 1:
+            raise Problem(400, f"query parameter {name!r} stands there twice")
+
+
+def consistency_of(args: Mapping[bytes, Sequence[bytes]]) -> bool:
+    """Whether the read must be linearizable."""
+    value = args.get(b"consistency", [b"linearizable"])[0]
+    if value not in (b"linearizable", b"stale"):
+        raise Problem(400, "consistency is linearizable or stale")
+    return value == b"linearizable"
+
+
+def revision_of(args: Mapping[bytes, Sequence[bytes]]) -> int | None:
+    """The past revision asked for."""
+    value = args.get(b"revision", [None])[0]
+    if value is None:
+        return None
+    if not value.isdigit() or len(value) > 19 or int(value) == 0:
+        raise Problem(400, "revision is a number from 1 on")
+    return int(value)
+
+
+def condition_of(if_match: str | None, if_none_match: str | None) -> Condition:
+    """What a write is conditional on (RFC 9110, section 13)."""
+    if if_match is not None and if_none_match is not None:
+        raise Problem(400, "If-Match and If-None-Match are given together")
+    if if_none_match is not None:
+        if if_none_match.strip() != "*":
+            raise Problem(
+                400,
+                "If-None-Match on a write is *: the key must be absent",
+                'If-Match: "REVISION" is for a key that must be unchanged.',
+            )
+        return Condition(ConditionKind.ABSENT)
+    if if_match is None:
+        return ALWAYS
+    if if_match.strip() == "*":
+        return Condition(ConditionKind.EXISTS)
+    tags = entity_tags(if_match, "If-Match")
+    if len(tags) != 1:
+        raise Problem(400, "If-Match takes one entity tag")
+    text = tags[0]
+    revision = int(text) if text.isascii() and text.isdigit() else _NEVER
+    return Condition(ConditionKind.REVISION, min(revision, _NEVER))
+
+
+def entity_tags(value: str, header: str) -> list[str]:
+    """What stands between the quotes of a list of entity tags."""
+    tags = []
+    for item in value.split(","):
+        match = _ETAG.fullmatch(item)
+        if match is None:
+            raise Problem(
+                400,
+                f"{header} holds no entity tag",
+                'An entity tag is quoted: "17", as in the ETag of a GET.',
+            )
+        tags.append(match[2])
+    return tags
+
+
+def not_modified(if_none_match: str | None, revision: int) -> bool:
+    """Whether a reader has the value at C{revision} already."""
+    if if_none_match is None:
+        return False
+    if if_none_match.strip() == "*":
+        return True
+    return str(revision) in entity_tags(if_none_match, "If-None-Match")
+
+
+def idempotency_key_of(value: str | None) -> bytes:
+    """The token, bare or quoted; no bytes where none is given."""
+    if value is None:
+        return b""
+    token = value.strip()
+    if len(token) >= 2 and token[0] == token[-1] == '"':
+        token = token[1:-1]
+    encoded = token.encode("latin-1", "replace")
+    if not 0 < len(encoded) <= MAX_IDEMPOTENCY_KEY_BYTES:
+        raise Problem(
+            400,
+            f"an Idempotency-Key has 1 to {MAX_IDEMPOTENCY_KEY_BYTES} bytes, this one"
+            f" {len(encoded)}",
+        )
+    return encoded
+
+
+def check_origin(method: bytes, origin: str | None, host: str | None) -> None:
+    """
+    Refuse a change that another site's page asks for: a browser would send it
+    in its user's name.
+    """
+    if origin is None or method not in _CHANGING:
+        return
+    try:
+        netloc = urlsplit(origin).netloc.lower()
+    except ValueError:
+        netloc = ""
+    if not netloc or netloc != (host or "").lower():
+        raise Problem(
+            403,
+            "a page of another origin may not change anything here",
+            "Leave the Origin header out, if you are not a browser.",
+        )
+
+
+def check_expect(expect: str | None) -> None:
+    """Refuse an expectation that nobody meets (RFC 9110, section 10.1.1)."""
+    if expect is not None and expect.strip().lower() != "100-continue":
+        raise Problem(417, "the only expectation met here is 100-continue")
+
+
+def member_id_of(text: bytes) -> int:
+    """A member's id."""
+    if not text.isdigit() or not 0 < int(text[:40]) < 2**63:
+        raise Problem(
+            400,
+            f"{text.decode('utf-8', 'replace')!r} is no member's id, which is a number"
+            " from 1 to 2^63 - 1",
+        )
+    return int(text)

@@ -1,0 +1,105 @@
+"""
+What a request that comes to nothing is told (RFC 9457).
+
+Every error is C{application/problem+json}: C{type}, C{title}, C{status},
+C{detail}, and C{hint} where there is something the caller can do.  The status
+says what became of a write: below 500 nothing was done, 503 and 507 likewise,
+504 that nobody knows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from attrs import field, frozen
+
+from kvdb.interfaces import (
+    CompactedRevision,
+    DatabaseError,
+    MembershipRefused,
+    NoSpace,
+    OutcomeUnknown,
+    Unavailable,
+    UnknownMember,
+)
+
+PROBLEM_TYPE = b"application/problem+json"
+JSON_TYPE = b"application/json"
+
+_TITLES = {
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large",
+    HTTPStatus.REQUEST_URI_TOO_LONG: "URI Too Long",
+}
+
+
+@frozen(slots=True)
+class Answer:
+    """
+    What is sent back.
+
+    @ivar headers: beside Content-Length, which is set from C{body}.
+    """
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[bytes, bytes] = field(factory=dict)
+
+
+def json_answer(
+    status: int, value: Any, headers: Mapping[bytes, bytes] | None = None
+) -> Answer:
+    """An answer for programs and people."""
+    body = json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    return Answer(status, body, {b"content-type": JSON_TYPE, **(headers or {})})
+
+
+class Problem(Exception):
+    """A request that comes to nothing, and why."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        hint: str = "",
+        headers: Mapping[bytes, bytes] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.hint = hint
+        self.headers = dict(headers or {})
+
+    def answer(self) -> Answer:
+        """As it is sent."""
+        status = HTTPStatus(self.status)
+        value = {
+            "type": "about:blank",
+            "title": _TITLES.get(status, status.phrase),
+            "status": self.status,
+            "detail": str(self),
+        }
+        if self.hint:
+            value["hint"] = self.hint
+        body = json.dumps(value, ensure_ascii=False).encode() + b"\n"
+        return Answer(
+            self.status, body, {b"content-type": PROBLEM_TYPE, **self.headers}
+        )
+
+
+_STATUSES: list[tuple[type[DatabaseError], int]] = [
+    (UnknownMember, 404),
+    (MembershipRefused, 409),
+    (CompactedRevision, 410),
+    (Unavailable, 503),
+    (OutcomeUnknown, 504),
+    (NoSpace, 507),
+]
+
+
+def problem_of(error: DatabaseError) -> Problem:
+    """What the node's refusal is over HTTP."""
+    status = next(status for kind, status in _STATUSES if isinstance(error, kind))
+    headers = {b"retry-after": b"1"} if status == 503 else {}
+    return Problem(status, str(error), error.hint, headers)

@@ -1,0 +1,368 @@
+"""
+The tree of services: every part is made here, and nothing else is done.
+
+::
+
+    Kvdb                 starts its children in order, stops them in reverse
+      LogService         the data directory's lock, the Raft log
+      StoreService       the engine, in step with the log
+      NodeService        the pump
+      PeersService       the members' connections
+      HTTPService        the clients' port
+
+Nothing is opened before C{startService}: twistd forks between making the tree
+and starting it, and a lock taken before would be lost.  So what can be known to
+be wrong before (ports, directories, another node's data) is looked at in
+L{makeService}, while whoever typed the command is still there to read it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import random
+import sys
+from collections.abc import Generator
+from typing import Any, Final, cast
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.logger import Logger
+
+from kvdb.node.node import Node
+from kvdb.node.replica import Replica, ReplicaDiverged, open_replica
+from kvdb.options import Options
+from kvdb.peer.addresses import parse_peer_url, tcp_dial
+from kvdb.peer.handshake import Identity as PeerIdentity
+from kvdb.peer.peers import Peers
+from kvdb.preflight import Refused, check
+from kvdb.rest.site import RestSettings, Site, make_site
+from kvdb.settings import Settings
+from kvdb.storage.filesystem import (
+    DirectoryInUse,
+    DiskFull,
+    FileSystem,
+    OneThread,
+    RealFileSystem,
+    SyncFailed,
+)
+from kvdb.storage.log import Identity, Log, UnknownFormat
+from kvdb.storage.segment import CorruptLog
+from kvdb.store.commands import Member
+from kvdb.store.engine import EngineError
+from kvdb.store.rocks import RocksEngines
+from kvdb.store.store import Store
+from kvdb.store.store import UnknownFormat as UnknownStoreFormat
+
+__all__ = ["Options", "makeService"]
+
+log = Logger(namespace="kvdb.service")
+
+STOP_SECONDS: Final = 10.0
+"""How long one service may take to stop."""
+
+SWITCH_SECONDS: Final = 0.0005
+"""How long a thread may keep the interpreter from another that waits for it:
+a sync that is done must not wait for the reactor's turn to end."""
+
+FATAL: Final = (
+    CorruptLog,
+    DirectoryInUse,
+    DiskFull,
+    EngineError,
+    ReplicaDiverged,
+    Refused,
+    SyncFailed,
+    UnknownFormat,
+    UnknownStoreFormat,
+)
+"""What may be wrong at a start, and says itself what to do."""
+
+
+def cluster_id_of(cluster: dict[int, str]) -> int:
+    """The id of a new cluster: the same on each of its first members."""
+    text = ",".join(f"{node}={cluster[node]}" for node in sorted(cluster))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") | 1
+
+
+def stop_process(reactor: Any, status: int) -> None:
+    """
+    Stop as SIGTERM would, and have the process exit with C{status}: neither
+    twistd nor twist has a way to ask for that.
+    """
+    if status:
+
+        @atexit.register
+        def leave() -> None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    try:
+        reactor.stop()
+    except ReactorNotRunning:
+        reactor.callWhenRunning(reactor.stop)
+
+
+class LogService(Service):
+    """The Raft log, and who the node is."""
+
+    log: Log | None = None
+
+    def __init__(self, filesystem: FileSystem, settings: Settings, reactor: Any):
+        self._filesystem = filesystem
+        self._settings = settings
+        self._reactor = reactor
+
+    def startService(self) -> None:
+        """Open it; the first time, make it this node's."""
+        super().startService()
+        settings = self._settings
+        self.log = Log.open(self._filesystem, f"{settings.data_dir}/log", self._reactor)
+        if self.log.identity is None:
+            cluster_id = 0 if settings.join else cluster_id_of(dict(settings.cluster))
+            # Not drawn from the node's own source: two directories must differ
+            # even where everything else is the same.
+            instance_id = int.from_bytes(os.urandom(8), "big") >> 1 | 1
+            self.log.set_identity(Identity(cluster_id, settings.node_id, instance_id))
+        identity = self.log.identity
+        assert identity is not None, "an identity was just recorded"
+        if identity.node_id != settings.node_id:
+            raise Refused(
+                f"{settings.data_dir} holds the data of member {identity.node_id}, not"
+                f" of member {settings.node_id}: give another --id or --data-dir"
+            )
+
+    def stopService(self) -> None:
+        """Close it."""
+        super().stopService()
+        if self.log is not None:
+            self.log.close()
+            self.log = None
+
+
+class StoreService(Service):
+    """The store, in step with the log."""
+
+    replica: Replica | None = None
+
+    def __init__(
+        self, filesystem: FileSystem, settings: Settings, log_service: LogService
+    ):
+        self._filesystem = filesystem
+        self._settings = settings
+        self._log_service = log_service
+
+    def startService(self) -> None:
+        """Open it; the first time, begin a cluster or wait to join one."""
+        super().startService()
+        log_ = self._log_service.log
+        assert log_ is not None, "the log is opened before the store"
+        identity = log_.identity
+        assert identity is not None, "the log knows whose it is"
+        path = f"{self._settings.data_dir}/store"
+        store = Store.open(RocksEngines(self._filesystem, path))
+        if store.applied_index == 0 and identity.cluster_id and log_.last_index() == 0:
+            cluster = self._settings.cluster
+            if not self._settings.join:
+                members = [Member(node, cluster[node]) for node in sorted(cluster)]
+                store.bootstrap(identity.cluster_id, members)
+        self.replica = open_replica(log_, store)
+
+    def stopService(self) -> None:
+        """Close it; the log has what it did not flush."""
+        super().stopService()
+        if self.replica is not None:
+            self.replica.store.close()
+            self.replica = None
+
+
+class NodeService(Service):
+    """The pump and its connections."""
+
+    node: Node | None = None
+    peers: Peers | None = None
+
+    def __init__(self, settings: Settings, reactor: Any, store_service: StoreService):
+        self._settings = settings
+        self._reactor = reactor
+        self._store_service = store_service
+
+    def startService(self) -> None:
+        """Take part."""
+        super().startService()
+        replica = self._store_service.replica
+        assert replica is not None, "the store is opened before the node"
+        own = replica.log.identity
+        assert own is not None, "the log knows whose it is"
+        member = replica.store.members.get(own.node_id)
+        url = member.url if member is not None else self._settings.peer_url
+        identity = PeerIdentity(own.node_id, own.instance_id, own.cluster_id, url)
+        # Elections and back-off need no secrecy, only that members differ.
+        source = random.Random(int.from_bytes(os.urandom(16), "big"))
+        host, port = parse_peer_url(url)
+
+        def listen(factory: IProtocolFactory) -> IListeningPort:
+            listening = self._reactor.listenTCP(port, factory, interface=host)
+            return cast(IListeningPort, listening)
+
+        node = Node(
+            self._reactor, source, identity, replica, self._settings.node, self.left
+        )
+        self.peers = Peers(self._reactor, source, node, listen, tcp_dial(self._reactor))
+        node.attach(self.peers)
+        self.node = node
+        self.peers.startService()
+        node.start()
+
+    def left(self, why: str, status: int) -> None:
+        """The node stops by itself."""
+        if status:
+            log.critical("{why}", why=why)
+        else:
+            log.info("{why}: this process stops", why=why)
+        stop_process(self._reactor, status)
+
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+        """Take no part any more."""
+        super().stopService()
+        if self.node is not None:
+            self.node.halt()
+        if self.peers is not None:
+            yield maybeDeferred(self.peers.stopService)
+
+
+class HTTPService(Service):
+    """The clients' port."""
+
+    site: Site | None = None
+    port: IListeningPort | None = None
+
+    def __init__(self, settings: Settings, reactor: Any, node_service: NodeService):
+        self._settings = settings
+        self._reactor = reactor
+        self._node_service = node_service
+
+    def startService(self) -> None:
+        """Listen."""
+        super().startService()
+        node = self._node_service.node
+        assert node is not None, "the node is there before its clients"
+        settings = self._settings
+        limits = RestSettings(
+            max_key_bytes=settings.max_key_bytes,
+            max_value_bytes=settings.max_value_bytes,
+        )
+        self.site = make_site(node, self._reactor, limits)
+        self.port = self._reactor.listenTCP(
+            settings.port, self.site, interface=settings.host
+        )
+        address: Any = self.port.getHost()  # type: ignore[union-attr]
+        log.info(
+            "member {node} serves clients at http://{host}:{port}",
+            node=settings.node_id,
+            host=settings.host,
+            port=address.port,
+        )
+
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+        """Have leadership handed over, finish what was begun, then close."""
+        super().stopService()
+        node = self._node_service.node
+        if node is not None:
+            yield node.hand_over()
+        if self.port is not None:
+            yield maybeDeferred(self.port.stopListening)
+        if self.site is not None:
+            yield self.site.finish(self._reactor)
+
+
+class Kvdb(MultiService):
+    """
+    The whole node.
+
+    @ivar http: tells its port, once started.
+    """
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._thread = OneThread(reactor)
+        filesystem = RealFileSystem(self._thread)
+        log_service = LogService(filesystem, settings, reactor)
+        store_service = StoreService(filesystem, settings, log_service)
+        self.node_service = NodeService(settings, reactor, store_service)
+        self.http = HTTPService(settings, reactor, self.node_service)
+        for name, service in (
+            ("log", log_service),
+            ("store", store_service),
+            ("node", self.node_service),
+            ("http", self.http),
+        ):
+            service.setName(name)
+            service.setServiceParent(self)
+        self._log_service = log_service
+
+    def startService(self) -> None:
+        """Start the children; what is wrong with their data is one line."""
+        try:
+            Service.startService(self)
+            for service in self:
+                service.startService()
+                if service is self._log_service and self._was_removed():
+                    return
+        except FATAL as error:
+            log.critical("{error}", error=error)
+            self._reactor.callWhenRunning(stop_process, self._reactor, 1)
+
+    def _was_removed(self) -> bool:
+        opened = self._log_service.log
+        identity = None if opened is None else opened.identity
+        if identity is None or not identity.removed:
+            return False
+        log.info(
+            "member {node} was removed from the cluster: this process stops.  To have"
+            " it back, add it under a new id, with an empty data directory",
+            node=identity.node_id,
+        )
+        self._reactor.callWhenRunning(stop_process, self._reactor, 0)
+        return True
+
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+        """Stop the children from the top down, one after the other."""
+        Service.stopService(self)
+        for service in reversed(list(self)):
+            if service.running:
+                stopping = maybeDeferred(service.stopService)
+                stopping.addTimeout(STOP_SECONDS, self._reactor)
+                stopping.addErrback(
+                    lambda failure, name=service.name: log.failure(
+                        "{name} did not stop cleanly", failure, name=name
+                    )
+                )
+                yield stopping
+        self._thread.stop()
+
+
+def makeService(options: Options, reactor: Any = None) -> Kvdb:
+    """
+    See L{IServiceMaker<twisted.application.service.IServiceMaker>}.
+
+    @raise SystemExit: something is wrong; its text is the reason.
+    """
+    if reactor is None:
+        # The one place where the process's own reactor is taken.
+        from twisted.internet import reactor  # type: ignore[no-redef]
+    settings = options.settings()
+    try:
+        check(settings)
+    except Refused as error:
+        raise SystemExit(f"kvdb: {error}") from None
+    sys.setswitchinterval(SWITCH_SECONDS)
+    return Kvdb(settings, reactor)

@@ -1,0 +1,38 @@
+"""
+What a node is told when it is started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from kvdb.node.settings import NodeSettings
+
+
+@frozen(slots=True, kw_only=True)
+class Settings:
+    """
+    @ivar cluster: the peer URL of each member, by id; read only when the node
+        starts without data.
+    @ivar join: the cluster is there already, and this node is new to it.
+    @ivar data_dir: absolute.
+    @ivar host: where clients are listened for.
+    @ivar port: likewise; 0 for any.
+    """
+
+    node_id: int
+    cluster: Mapping[int, str]
+    join: bool
+    data_dir: str
+    host: str
+    port: int
+    max_key_bytes: int
+    max_value_bytes: int
+    node: NodeSettings
+
+    @property
+    def peer_url(self) -> str:
+        """Where this node's peers reach it."""
+        return self.cluster[self.node_id]
