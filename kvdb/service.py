@@ -31,6 +31,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from kvdb.node.node import Node
 from kvdb.node.replica import Replica, ReplicaDiverged, open_replica
@@ -101,10 +102,14 @@ def stop_process(reactor: Any, status: int) -> None:
             sys.stderr.flush()
             os._exit(status)
 
+    reactor.callWhenRunning(_stop, reactor)
+
+
+def _stop(reactor: Any) -> None:
     try:
         reactor.stop()
     except ReactorNotRunning:
-        reactor.callWhenRunning(reactor.stop)
+        pass  # on its way out already
 
 
 class LogService(Service):
@@ -261,7 +266,7 @@ class HTTPService(Service):
         self.port = self._reactor.listenTCP(
             settings.port, self.site, interface=settings.host
         )
-        address: Any = self.port.getHost()  # type: ignore[union-attr]
+        address: Any = self.port.getHost()
         log.info(
             "member {node} serves clients at http://{host}:{port}",
             node=settings.node_id,
@@ -318,7 +323,7 @@ class Kvdb(MultiService):
                     return
         except FATAL as error:
             log.critical("{error}", error=error)
-            self._reactor.callWhenRunning(stop_process, self._reactor, 1)
+            stop_process(self._reactor, 1)
 
     def _was_removed(self) -> bool:
         opened = self._log_service.log
@@ -330,7 +335,7 @@ class Kvdb(MultiService):
             " it back, add it under a new id, with an empty data directory",
             node=identity.node_id,
         )
-        self._reactor.callWhenRunning(stop_process, self._reactor, 0)
+        stop_process(self._reactor, 0)
         return True
 
     @inlineCallbacks
@@ -341,13 +346,13 @@ class Kvdb(MultiService):
             if service.running:
                 stopping = maybeDeferred(service.stopService)
                 stopping.addTimeout(STOP_SECONDS, self._reactor)
-                stopping.addErrback(
-                    lambda failure, name=service.name: log.failure(
-                        "{name} did not stop cleanly", failure, name=name
-                    )
-                )
+                stopping.addErrback(_note_unclean, service.name)
                 yield stopping
         self._thread.stop()
+
+
+def _note_unclean(failure: Failure, name: str) -> None:
+    log.failure("{name} did not stop cleanly", failure, name=name)
 
 
 def makeService(options: Options, reactor: Any = None) -> Kvdb:
@@ -358,7 +363,7 @@ def makeService(options: Options, reactor: Any = None) -> Kvdb:
     """
     if reactor is None:
         # The one place where the process's own reactor is taken.
-        from twisted.internet import reactor  # type: ignore[no-redef]
+        from twisted.internet import reactor
     settings = options.settings()
     try:
         check(settings)

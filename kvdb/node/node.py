@@ -122,6 +122,9 @@ class Node:
         self.pump.halt("the node is stopping")
 
     def _removed(self) -> None:
+        assert self.replica.log.identity is not None, "a log without identity"
+        if self.replica.log.identity.removed:
+            return  # told before
         self._record(removed=True)
         self.stop(f"member {self.identity.node_id} was removed from the cluster", 0)
 

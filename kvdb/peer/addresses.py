@@ -10,7 +10,7 @@ plain way.  Another L{Dial} brings encryption or a simulated network.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -64,6 +64,7 @@ def tcp_dial(reactor: IReactorTCP, timeout: float = CONNECT_SECONDS) -> Dial:
 
     def dial(url: str) -> IStreamClientEndpoint:
         host, port = parse_peer_url(url)
+        endpoint: Any
         if isIPAddress(host):
             endpoint = TCP4ClientEndpoint(reactor, host, port, timeout=timeout)
         elif isIPv6Address(host):

@@ -241,9 +241,10 @@ def _decode_snapshot(body: bytes, offset: int) -> tuple[Snapshot, int]:
     end = middle + length
     if len(body) < end or auto_leave > 1:
         raise ProtocolError("a snapshot cut within its membership or its data")
-    groups = []
+    groups: list[tuple[int, ...]] = []
     for count in counts:
         groups.append(struct.unpack_from(f">{count}Q", body, start))
         start += 8 * count
-    conf_state = ConfState(*groups, auto_leave=bool(auto_leave))
+    voters, learners, outgoing, learners_next = groups
+    conf_state = ConfState(voters, learners, outgoing, learners_next, bool(auto_leave))
     return Snapshot(index, term, conf_state, body[middle:end]), end

@@ -144,7 +144,7 @@ class FrameProtocol(Protocol):
     @ivar held: frames wait, and no more bytes are read, until L{release}.
     """
 
-    transport: ITCPTransport  # type: ignore[assignment]
+    transport: ITCPTransport
 
     def __init__(self, max_body: int = MAX_FRAME_BYTES) -> None:
         self.parser = FrameParser(max_body)

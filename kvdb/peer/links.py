@@ -56,7 +56,7 @@ def back_off(attempts: int, first: float, most: float, random: Random) -> float:
     @param first: the longest wait before the first attempt.
     @param most: what that grows to.
     """
-    longest = min(most, first * 2 ** min(attempts, 30))
+    longest = min(most, first * float(2 ** min(attempts, 30)))
     return longest * (0.5 + random.random() / 2)
 
 

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IDelayedCall,
     IListeningPort,
-    IProtocol,
     IProtocolFactory,
     IReactorTime,
 )
@@ -362,6 +361,6 @@ class _Acceptor(Factory):
     def __init__(self, peers: Peers) -> None:
         self._peers = peers
 
-    def buildProtocol(self, addr: object) -> IProtocol:
+    def buildProtocol(self, addr: object) -> Any:
         """A connection."""
         return Accepted(self._peers)

@@ -153,7 +153,7 @@ class API:
         """Add a member."""
         return answer(request, lambda call: self.members.post_root(_of_key(call)))
 
-    @app.handle_errors(HTTPException)  # type: ignore[arg-type]
+    @app.handle_errors(HTTPException)
     def refused(self, request: Any, failure: Failure) -> bytes:
         """What no route takes."""
         error: Any = failure.value

@@ -97,7 +97,7 @@ class RocksEngine:
 
     path: str
     _db: Rdict = field(init=False)
-    _write_options: WriteOptions = field(init=False)
+    _write_options: Any = field(init=False)  # its stubs are wrong
 
     def __attrs_post_init__(self) -> None:
         try:

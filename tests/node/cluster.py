@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -29,6 +30,8 @@ DELAY = 0.001
 """Seconds a message travels."""
 
 CLUSTER_ID = 0xC0FFEE
+
+T = TypeVar("T")
 
 
 def url(node: int) -> str:
@@ -183,6 +186,10 @@ class Machine:
             self.log.close()
             self.log = None
 
+    def is_down(self) -> bool:
+        """Whether no node runs."""
+        return self.node is None
+
     def crash(self) -> None:
         """Lose power: what was not synced may be lost."""
         self.stop()
@@ -261,24 +268,23 @@ class Cluster:
         self.until(lambda: bool(found()))
         return max(found(), key=lambda node: node.pump.raft.core.term)
 
-    def result(self, deferred: Deferred[object], seconds: float = 30.0) -> object:
+    def result(self, deferred: Deferred[T], seconds: float = 30.0) -> T:
         """What C{deferred} fires with, in time; raises if it fails."""
-        results: list[object] = []
+        results: list[Any] = []
         deferred.addBoth(results.append)
         self.until(lambda: bool(results), seconds)
         if isinstance(results[0], Failure):
             results[0].raiseException()
-        return results[0]
+        value: T = results[0]
+        return value
 
     def put(self, node: Node, key: bytes, value: bytes) -> Outcome:
         """Write, and wait for it."""
-        outcome = self.result(node.write(Put(key, value)))  # type: ignore[arg-type]
-        assert isinstance(outcome, Outcome)
-        return outcome
+        return self.result(node.write(Put(key, value)))
 
     def read(self, node: Node, key: bytes) -> bytes | None:
         """Read linearizably."""
-        self.result(node.read_barrier())  # type: ignore[arg-type]
+        self.result(node.read_barrier())
         record = node.get(key)
         return None if record is None else record.value
 

@@ -12,7 +12,7 @@ from kvdb.interfaces import (
 )
 from kvdb.peer.handshake import RefusalCode
 from kvdb.raft.messages import Role
-from kvdb.store.commands import OutcomeStatus, Put
+from kvdb.store.commands import Outcome, OutcomeStatus, Put
 from tests.node.cluster import Cluster, url
 
 
@@ -60,6 +60,11 @@ class WritesAndReads(SynchronousTestCase):
         self.assertLess(disk.syncs - before, 5)
 
 
+def note(_: Outcome, acknowledged: dict[bytes, int], key: bytes, round_: int) -> None:
+    """A write was acknowledged."""
+    acknowledged[key] = round_
+
+
 class Faults(SynchronousTestCase):
     """What is acknowledged stays, whatever stops."""
 
@@ -91,11 +96,9 @@ class Faults(SynchronousTestCase):
                     for number in range(25):
                         key = b"k%d" % number
                         write = leader.write(Put(key, b"%d" % round_))
-                        write.addCallbacks(
-                            lambda _, key=key, r=round_: acknowledged.__setitem__(
-                                key, r
-                            ),
-                            lambda failure: failure.trap(OutcomeUnknown, Unavailable),
+                        write.addCallback(note, acknowledged, key, round_)
+                        write.addErrback(
+                            lambda failure: failure.trap(OutcomeUnknown, Unavailable)
                         )
                         if number % 5 == 0:
                             cluster.run(cluster.random.random() * 0.01)
@@ -279,7 +282,7 @@ class Membership(SynchronousTestCase):
                 node_id = gone.pump.node_id
                 cluster.result(via.remove_member(node_id))
                 machine = cluster.machines[node_id]
-                cluster.until(lambda: machine.node is None)
+                cluster.until(machine.is_down)
                 self.assertEqual(machine.stopped[0][1], 0)
                 cluster.put(cluster.leader(), b"k", b"v")
                 self.assertNotIn(node_id, cluster.leader().replica.store.members)

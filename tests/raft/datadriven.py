@@ -288,7 +288,7 @@ def run_cases(cases: Iterable[Case]) -> Iterator[tuple[Case, str]]:
             output = run(case)
         except MalformedCase as error:
             raise MalformedCase(f"line {case.line}: {error}") from error
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             # The core found its own rule broken, or broke down.  State is not
             # to be trusted after it.
             traceback.print_exc()

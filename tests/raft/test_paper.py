@@ -15,6 +15,7 @@ from kvdb.raft.messages import (
     HardState,
     Message,
     MessageType,
+    ReadState,
     Role,
 )
 from tests.raft.group import ELECTION_TICKS, Group, append
@@ -114,6 +115,7 @@ class Section52Elections(SynchronousTestCase):
         request = Message(MessageType.VOTE, from_=1, term=1, index=1, log_term=1)
         group.up[2].step(request)
         ready = group.up[2].ready()
+        assert ready.hard_state is not None
         self.assertEqual(ready.hard_state, HardState(1, 1, 1))
         self.assertTrue(ready.must_sync)
         group.disks[2].set_hard_state(ready.hard_state)
@@ -426,7 +428,7 @@ class Thesis(SynchronousTestCase):
             group.deliver()
         group.cut.clear()
         group.up[1].tick()
-        states = []
+        states: list[ReadState] = []
         for _ in range(4):
             for node in group.ids:
                 if group.up[node].has_ready():

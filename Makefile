@@ -1,0 +1,56 @@
+# make run: a three-node cluster on this machine.  make test: everything checked.
+
+PYTHON ?= python3
+ENV := .venv
+BIN := $(ENV)/bin
+STAMP := $(ENV)/.made-from-pyproject
+N ?=
+
+.PHONY: help env run stop start status test lint types unit format clean
+
+help:  ## Show what can be made.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+
+$(STAMP): pyproject.toml
+	@echo "Making an environment in $(ENV) (once; a minute or so)."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed; say make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(ENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+env: $(STAMP)
+
+run: $(STAMP)  ## Start the three nodes of the Procfile, and wait until they serve.
+	@$(BIN)/python scripts/cluster.py start
+
+start: $(STAMP)  ## Start them, or one of them: make start N=2.
+	@$(BIN)/python scripts/cluster.py start $(N)
+
+stop: $(STAMP)  ## Stop them, or one of them: make stop N=2.
+	@$(BIN)/python scripts/cluster.py stop $(N)
+
+status: $(STAMP)  ## Show who runs and who leads.
+	@$(BIN)/python scripts/cluster.py status
+
+test: lint types unit  ## Check style and types, run all tests, print coverage.
+
+lint: $(STAMP)  ## Check style.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## Check types.
+	@$(BIN)/mypy
+
+unit: $(STAMP)  ## Run all tests, and hold each room to its coverage.
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=5 \
+		--cov --cov-report=
+	@$(BIN)/python scripts/coverage_by_room.py 90
+
+format: $(STAMP)  ## Format the code.
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:  ## Remove what was built, but no data.
+	rm -rf $(ENV) build dist *.egg-info .mypy_cache .ruff_cache .coverage* .hypothesis
