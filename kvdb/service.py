@@ -38,7 +38,7 @@ from kvdb.node.replica import Replica, ReplicaDiverged, open_replica
 from kvdb.options import Options
 from kvdb.peer.addresses import parse_peer_url, tcp_dial
 from kvdb.peer.handshake import Identity as PeerIdentity
-from kvdb.peer.network import Peers
+from kvdb.peer.peers import Peers
 from kvdb.preflight import Refused, check
 from kvdb.rest.site import RestSettings, Site, make_site
 from kvdb.settings import Settings

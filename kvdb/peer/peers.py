@@ -1,14 +1,23 @@
 """
-All connections of one node with the other members.
+All that this node says to the other members and hears from them.
 
-A L{Link<kvdb.peer.links.Link>} goes out to each member, an
-L{Inbox<kvdb.peer.links.Inbox>} comes in from each, and a snapshot has a
-connection of its own.  Who may connect, and what messages mean, the
-L{PeerHandler} decides: the node.
+L{Peers} listens, keeps a L{Link<kvdb.peer.links.Link>} to every member, takes
+in their connections, and carries snapshots.  It is the C{Service} that the
+node sees; its L{PeerHandler} is the node.
 
-Rules: one inbox per member, the newest; links are held to exactly the members,
-and to those whom this node does not know yet but who know the cluster (it may
-be the one that is behind); a complaint is logged once, not once per attempt.
+Rules:
+
+* It carries, and decides nothing: who may connect and what a message means,
+  its handler knows.
+* One timer looks after all connections.  Time, sockets and randomness are the
+  caller's: a simulator brings its own.
+* A member has one inbox, the newest.
+* A peer that is let in though it is no member here (this node may be the one
+  that is behind, or joining) is dialled back at the URL it gave, for as long
+  as its own connection lasts.
+* A refusal or a failure is logged when it differs from the last about the same
+  peer, not at each attempt.
+* Once C{stopService} is called the handler hears nothing more.
 """
 
 from __future__ import annotations
@@ -17,18 +26,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, Final, Protocol
 
+from attrs import frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import (
     IDelayedCall,
     IListeningPort,
+    IProtocol,
     IProtocolFactory,
     IReactorTime,
 )
 from twisted.internet.protocol import Factory
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from kvdb.peer.addresses import Dial
 from kvdb.peer.connection import (
@@ -38,66 +47,122 @@ from kvdb.peer.connection import (
     Dialled,
     OneConnection,
     PeerSettings,
+    State,
 )
 from kvdb.peer.handshake import (
     NO_CLUSTER,
     Hello,
     Identity,
+    PeerPolicy,
     Purpose,
     Refusal,
     negotiate,
     version_refusal,
 )
 from kvdb.peer.links import Inbox, Link
-from kvdb.peer.snapshots import Incoming, Outgoing, SnapshotFailed, SnapshotSink
+from kvdb.peer.snapshots import (
+    SnapshotReceiver,
+    SnapshotSender,
+    SnapshotSink,
+)
 from kvdb.raft.messages import Message
+
+MAX_HANDSHAKES: Final = 64
+"""How many connections may be open whose other side is not known yet; with one
+more, the oldest is closed."""
+
+MAX_ACCEPTED: Final = 512
+"""How many connections may be open that others made; more are closed."""
+
+MAX_LINKS: Final = 256
+"""How many nodes are dialled; peers that are no members are not dialled back
+beyond that."""
+
+MAX_COMPLAINTS: Final = 256
+"""Of how many peers it is remembered what was last logged about them."""
+
+Listen = Callable[[IProtocolFactory], IListeningPort]
+"""
+What makes a factory listen at the node's own peer URL.  It does so at once or
+raises L{CannotListenError<twisted.internet.error.CannotListenError>}.
+"""
 
 log = Logger(namespace="kvdb.peer")
 
-MAX_COMPLAINTS: Final = 1000
-"""Whose last fault is remembered, so that it is not logged again."""
 
-MAX_ACCEPTED: Final = 1000
-"""Connections from others at a time; one more is closed at once."""
-
-Listen = Callable[[IProtocolFactory], IListeningPort]
-"""What makes a factory listen at the node's own peer URL."""
-
-
-class PeerHandler(Protocol):
+class PeerHandler(PeerPolicy, Protocol):
     """The node, as its connections see it."""
 
     @property
     def identity(self) -> Identity:
         """What to say of it."""
 
-    def judge(self, hello: Hello) -> Refusal | None:
-        """See L{PeerPolicy<kvdb.peer.handshake.PeerPolicy>}."""
-
     def messages_received(self, sender: int, messages: Sequence[Message]) -> None:
-        """Messages from a member, in order."""
+        """
+        Messages for this node, at least one, in order, from member C{sender}.
+
+        They bear that member's id, but for those in
+        L{FORWARDED<kvdb.peer.links.FORWARDED>}.
+        """
 
     def connected(self, node_id: int) -> None:
-        """Messages can be sent to a member."""
+        """Messages to that member will be sent from now on."""
 
     def disconnected(self, node_id: int) -> None:
-        """The connection to a member is lost, by no doing of this node."""
+        """
+        A connection with that member is gone, by no doing of this node: the
+        one to it or the one from it, so this may come twice.
+        """
 
     def unreachable(self, node_id: int) -> None:
-        """Messages to a member were dropped."""
+        """
+        Messages to that member were dropped, or may have been lost.  Comes in
+        a later turn than the loss, and once for all of a turn's.
+        """
 
     def refused(self, node_id: int, refusal: Refusal) -> None:
-        """A member will not talk to this node."""
+        """That member will not talk to this node; comes at each attempt."""
 
     def cluster_learned(self, cluster_id: int) -> None:
-        """Which cluster this joining node joins."""
+        """
+        This node, which was joining, has met a member of its cluster;
+        C{identity} must say so when this returns.
+        """
 
     def begin_snapshot(self, message: Message) -> SnapshotSink:
-        """A member offers a snapshot."""
+        """
+        A member sends a snapshot, which C{message} announces.
+
+        @raise SnapshotRefused: it is not wanted.
+        """
+
+
+@frozen(slots=True)
+class PeerStatus:
+    """
+    What is known of the way to one peer.
+
+    @ivar is_member: it is in the membership; else it was met as a stranger.
+    @ivar is_connected: messages to it are sent.
+    @ivar queued_bytes: what waits to be written.
+    @ivar bytes_sent: in frames of messages, ever.
+    """
+
+    url: str
+    is_member: bool
+    is_connected: bool
+    queued_bytes: int
+    messages_sent: int
+    messages_dropped: int
+    bytes_sent: int
 
 
 class Peers(Service):
-    """See the head of this module."""
+    """
+    The other members.
+
+    @ivar port: where it listens, while it runs.
+    """
 
     def __init__(
         self,
@@ -108,111 +173,98 @@ class Peers(Service):
         dial: Dial,
         settings: PeerSettings | None = None,
     ) -> None:
+        """
+        @param random: draws the times between attempts to connect.
+        @param dial: makes of a member's URL the endpoint that reaches it.
+        """
         self.clock = clock
         self.random = random
         self.dial = dial
         self.settings = settings or PeerSettings()
+        self.port: IListeningPort | None = None
         self._handler = handler
         self._listen = listen
-        self._port: IListeningPort | None = None
-        self._urls: dict[int, str] = {}
+        self._members: dict[int, str] = {}
         self._links: dict[int, Link] = {}
         self._inboxes: dict[int, Inbox] = {}
+        self._sending: dict[int, SnapshotSender] = {}
+        self._receiving: SnapshotReceiver | None = None
         self._connections: dict[Connection, None] = {}
+        self._unreachable: dict[int, None] = {}
         self._complaints: dict[str, str] = {}
-        self._incoming: Incoming | None = None
-        self._ticking = LoopingCall(self._tick)
-        self._ticking.clock = clock
-        self._stopped: Deferred[None] | None = None
-        self._patience: IDelayedCall | None = None
+        self._reporting: IDelayedCall | None = None
+        self._ticking: IDelayedCall | None = None
+        self._gone: Deferred[None] | None = None
 
-    # Running.
+    # The service.
 
     def startService(self) -> None:
-        """Listen, and dial the members."""
+        """
+        Listen, and dial the members.
+
+        @raise CannotListenError: as L{Listen} does; nothing was started.
+        """
+        self.port = self._listen(_Listener(self))
         super().startService()
-        self._port = self._listen(_Acceptor(self))
-        self._ticking.start(self.settings.ping_seconds, now=False)
-        for link in self._links.values():
+        self._ticking = self.clock.callLater(self.settings.ping_seconds, self._tick)
+        for link in list(self._links.values()):
             link.start()
 
     def stopService(self) -> Deferred[None]:
-        """Close everything; fires when all is gone."""
+        """
+        Close everything; fires once all of it is gone, which takes little more
+        than C{settings.close_seconds} where a peer does not answer.
+        """
         super().stopService()
-        if self._ticking.running:
-            self._ticking.stop()
+        gone: Deferred[None] = Deferred()
+        self._gone = gone
+        for sender in list(self._sending.values()):
+            sender.abort("this node is stopping")
         for link in self._links.values():
             link.stop()
-        self._links.clear()
         for connection in list(self._connections):
             connection.close()
-        self._stopped = Deferred()
-        self._patience = self.clock.callLater(
-            self.settings.close_seconds, self._abort_all
-        )
-        closed: Deferred[None] = Deferred()
-        listening = None if self._port is None else self._port.stopListening()
-        if isinstance(listening, Deferred):
-            listening.addBoth(lambda _: closed.callback(None))
-        else:
-            closed.callback(None)
-        stopped = self._stopped
-        closed.addCallback(lambda _: stopped)
-        self._check_stopped()
-        return closed
-
-    def _abort_all(self) -> None:
-        for connection in list(self._connections):
-            connection.abort()
-
-    def _check_stopped(self) -> None:
-        if self._stopped is not None and not self._connections:
-            stopped, self._stopped = self._stopped, None
-            if self._patience is not None and self._patience.active():
-                self._patience.cancel()
-            stopped.callback(None)
-
-    def _tick(self) -> None:
-        now = self.now()
-        for connection in list(self._connections):
-            connection.tick(now)
+        if self._reporting is not None:
+            self._reporting.cancel()
+            self._reporting = None
+        port, self.port = self.port, None
+        waiting: list[Deferred[Any]] = [gone]
+        if port is not None:
+            waiting.append(maybeDeferred(port.stopListening))
+        self._fire_if_gone()
+        return gatherResults(waiting, consumeErrors=True).addBoth(self._stopped)
 
     # What the node asks for.
 
     def set_members(self, urls: Mapping[int, str]) -> None:
-        """Keep links to these, and to whom this node does not know yet."""
-        self._urls = dict(urls)
+        """
+        From now on these are the members; the handler is asked anew about
+        every peer that is connected.
+
+        @param urls: peer URLs by node id; this node's own is left out.
+        """
+        own_id = self._handler.identity.node_id
+        self._members = {n: url for n, url in sorted(urls.items()) if n != own_id}
+        self._judge_again()
         for node, link in list(self._links.items()):
-            if self._urls.get(node) != link.url and node not in self._unknown():
-                del self._links[node]
-                link.stop()
-        for node in sorted(self._urls):
-            self._link(node, self._urls[node])
-        for connection in list(self._connections):
-            if isinstance(connection, Accepted) and connection.hello is not None:
-                refusal = self._handler.judge(connection.hello)
-                if refusal is not None:
-                    connection.refuse(refusal)
-
-    def _unknown(self) -> list[int]:
-        """Members that dialled this node, and that it does not know."""
-        return [node for node in self._inboxes if node not in self._urls]
-
-    def _link(self, node: int, url: str) -> None:
-        if node not in self._links:
-            link = self._links[node] = Link(self, node, url)
-            if self.running and self._port is not None:
-                link.start()
-
-    def connected(self) -> list[int]:
-        """The members to whom messages can be sent now."""
-        return [node for node in sorted(self._links) if self._links[node].is_open]
+            stranger = node not in self._members
+            moved = not stranger and self._members[node] != link.url
+            if moved or (stranger and node not in self._inboxes):
+                self._cut(node)
+        for node, url in self._members.items():
+            if node not in self._links:
+                self._reach(node, url)
 
     def send(self, to: int, messages: Sequence[Message]) -> None:
-        """Send C{messages} to a member, in order, or drop them."""
+        """
+        Send one turn's messages to one member, or drop them: then
+        L{PeerHandler.unreachable} follows.
+
+        @raise ValueError: a message never leaves a node, or is too long.
+        """
         link = self._links.get(to)
         if link is None:
-            self._handler.unreachable(to)
+            self._report_unreachable(to)
         else:
             link.send(messages)
 
@@ -220,147 +272,236 @@ class Peers(Service):
         self, to: int, message: Message, chunks: Iterator[bytes]
     ) -> Deferred[None]:
         """
-        Stream a snapshot to a member.
+        Send a snapshot to one member.
 
-        @return: fires once it is taken; fails with L{SnapshotFailed}.
+        @param message: the SNAP that announces it.
+        @param chunks: the state, in pieces of at most
+            L{MAX_CHUNK_BYTES<kvdb.peer.snapshots.MAX_CHUNK_BYTES>}; read one
+            by one as the transport takes them.
+        @return: fires once the receiver has installed it; fails with
+            L{SnapshotFailed}, or with what reading the chunks raised.
         """
-        outgoing = Outgoing(message, chunks, self.settings, self.now)
+        sender = SnapshotSender(self, to, message, chunks)
         link = self._links.get(to)
-        if link is None or not self.running:
-            outgoing.failed("there is no way to it")
-            return outgoing.done
-        connection = Dialled(self, outgoing, to, Purpose.SNAPSHOT)
+        if to in self._sending or link is None or not self.running:
+            sender.abort(f"member {to} is not known, or is being sent one")
+            return sender.done
+        self._sending[to] = sender
+        connection = Dialled(self, sender, to, Purpose.SNAPSHOT)
+        connecting = self.dial(link.url).connect(OneConnection(connection))
+        sender.done.addBoth(self._snapshot_sent, to, connecting)
+        connecting.addErrback(lambda f: sender.abort(f.getErrorMessage()))
+        return sender.done
 
-        def failed(failure: Failure) -> None:
-            outgoing.failed(failure.getErrorMessage())
+    def connected(self) -> list[int]:
+        """The peers to whom messages are sent now."""
+        return [node for node in sorted(self._links) if self._links[node].is_open]
 
-        self.dial(link.url).connect(OneConnection(connection)).addErrback(failed)
-        return outgoing.done
+    def status(self) -> dict[int, PeerStatus]:
+        """What is known of each peer, by node id in their order."""
+        return {
+            node: PeerStatus(
+                link.url,
+                node in self._members,
+                link.is_open,
+                link.queued_bytes,
+                link.messages_sent,
+                link.messages_dropped,
+                link.bytes_sent,
+            )
+            for node, link in sorted(self._links.items())
+        }
 
-    # What connections ask for, see Owner and LinkOwner.
+    @property
+    def snapshots_sending(self) -> Mapping[int, SnapshotSender]:
+        """The snapshots on their way out, by the receiver's node id."""
+        return self._sending
+
+    @property
+    def snapshot_receiving(self) -> SnapshotReceiver | None:
+        """The snapshot on its way in."""
+        receiver = self._receiving
+        return receiver if receiver is not None and receiver.is_busy else None
+
+    # What connections and links ask for, see Owner and LinkOwner.
 
     def now(self) -> float:
         """The time, in seconds."""
         return self.clock.seconds()
 
     def greeting(self, target: int, purpose: Purpose) -> Hello:
-        """What this node says of itself."""
+        """What this node says of itself to node C{target}."""
+        identity, settings = self._handler.identity, self.settings
         return Hello(
-            self._handler.identity,
-            target,
-            purpose,
-            self.settings.min_version,
-            self.settings.max_version,
+            identity, target, purpose, settings.min_version, settings.max_version
         )
 
     def judge(self, mine: Hello, theirs: Hello) -> Refusal | None:
-        """Whether a peer is refused; one that is not tells a joining node
-        which cluster it joins."""
+        """Whether the peer is refused; a joining node learns its cluster."""
         if negotiate(mine, theirs) is None:
             return version_refusal(mine, theirs)
         refusal = self._handler.judge(theirs)
-        theirs_cluster = theirs.identity.cluster_id
-        if (
-            refusal is None
-            and self._handler.identity.cluster_id == NO_CLUSTER
-            and theirs_cluster != NO_CLUSTER
-        ):
-            self._handler.cluster_learned(theirs_cluster)
+        cluster_id = theirs.identity.cluster_id
+        joining = self._handler.identity.cluster_id == NO_CLUSTER
+        if refusal is None and joining and cluster_id != NO_CLUSTER:
+            self._handler.cluster_learned(cluster_id)
         return refusal
 
     def channel_for(self, connection: Connection, hello: Hello) -> Channel:
         """What a connection that a peer made is for."""
-        peer = hello.identity
-        own_id = self._handler.identity.node_id
+        peer, own_id = hello.identity, self._handler.identity.node_id
         if hello.purpose is Purpose.SNAPSHOT:
-            return Incoming(
+            return SnapshotReceiver(
+                self,
                 peer.node_id,
                 own_id,
-                self._begin_snapshot,
-                self._snapshot_gone,
-                self.settings,
-                self.now,
+                self._claim_snapshot,
+                self._handler.begin_snapshot,
             )
-        before = self._inboxes.get(peer.node_id)
+        older = self._inboxes.get(peer.node_id)
+        if older is not None and older.connection is not None:
+            older.connection.close()
         inbox = Inbox(
             peer.node_id, own_id, self._handler.messages_received, self._inbox_lost
         )
         self._inboxes[peer.node_id] = inbox
-        if before is not None and before.connection is not None:
-            before.connection.close()
-        self._link(peer.node_id, self._urls.get(peer.node_id, peer.url))
-        self._links[peer.node_id].hurry()
+        link = self._links.get(peer.node_id)
+        if link is not None:
+            link.hurry()
+        elif len(self._links) < MAX_LINKS:
+            self._reach(peer.node_id, peer.url)
         return inbox
 
-    def _inbox_lost(self, inbox: Inbox, ours: bool) -> None:
-        if self._inboxes.get(inbox.node_id) is not inbox:
-            return
-        del self._inboxes[inbox.node_id]
-        if inbox.node_id not in self._urls:
-            link = self._links.pop(inbox.node_id, None)
-            if link is not None:
-                link.stop()
-
-    def _begin_snapshot(self, message: Message) -> SnapshotSink:
-        if self._incoming is not None:
-            raise SnapshotFailed("another snapshot is being received")
-        return self._handler.begin_snapshot(message)
-
-    def _snapshot_gone(self, incoming: Incoming) -> None:
-        if self._incoming is incoming:
-            self._incoming = None
-
     def connection_made(self, connection: Connection) -> None:
-        """One more."""
+        """Look after it."""
         self._connections[connection] = None
-        accepted = sum(isinstance(one, Accepted) for one in self._connections)
-        if not self.running or accepted > MAX_ACCEPTED:
-            connection.abort()
+        if not self.running:
+            connection.close()
 
     def connection_gone(self, connection: Connection) -> None:
-        """One less."""
+        """Forget it."""
         self._connections.pop(connection, None)
-        self._check_stopped()
-
-    def refused(self, peer_id: int, refusal: Refusal) -> None:
-        """A member will not talk to this node."""
-        self.complain(f"member {peer_id}", f"refuses this node: {refusal.text}")
-        self._handler.refused(peer_id, refusal)
-
-    def complain(self, who: str, what: str) -> None:
-        """Log a fault of the other side, unless it is the same as last time."""
-        if self._complaints.get(who) == what:
-            return
-        self._complaints.pop(who, None)
-        self._complaints[who] = what
-        if len(self._complaints) > MAX_COMPLAINTS:
-            del self._complaints[next(iter(self._complaints))]
-        log.warn("{who}: {what}", who=who, what=what)
+        self._fire_if_gone()
 
     def link_opened(self, link: Link) -> None:
         """Messages can be sent."""
-        log.info("connected to member {node} at {url}", node=link.node_id, url=link.url)
         self._complaints.pop(f"member {link.node_id}", None)
+        log.info("connected to member {node} at {url}", node=link.node_id, url=link.url)
         self._handler.connected(link.node_id)
 
     def link_lost(self, link: Link) -> None:
-        """They cannot any more."""
+        """A connection that was open is gone, with what was in it."""
         if self.running:
+            self._report_unreachable(link.node_id)
             self._handler.disconnected(link.node_id)
 
     def dropped(self, link: Link) -> None:
         """Messages were dropped."""
-        self._handler.unreachable(link.node_id)
+        self._report_unreachable(link.node_id)
+
+    def refused(self, peer_id: int, refusal: Refusal) -> None:
+        """A member refused this node."""
+        if self.running:
+            self._handler.refused(peer_id, refusal)
+
+    def complain(self, who: str, what: str) -> None:
+        """Log a fault of the other side, unless it is the same as last time."""
+        if self._complaints.pop(who, None) != what:
+            log.warn("{who}: {what}", who=who, what=what)
+        self._complaints[who] = what
+        if len(self._complaints) > MAX_COMPLAINTS:
+            del self._complaints[next(iter(self._complaints))]
+
+    # Within.
+
+    def accept(self) -> Accepted | None:
+        """A connection for somebody who has dialled this node, if there may be
+        one more."""
+        accepted = [c for c in self._connections if isinstance(c, Accepted)]
+        if not self.running or len(accepted) >= MAX_ACCEPTED:
+            return None
+        greeting = [c for c in accepted if c.state is State.GREETING]
+        if len(greeting) >= MAX_HANDSHAKES:
+            greeting[0].abort()
+        return Accepted(self)
+
+    def _reach(self, node: int, url: str) -> None:
+        link = self._links[node] = Link(self, node, url)
+        if self.running:
+            link.start()
+
+    def _cut(self, node: int) -> None:
+        self._links.pop(node).stop()
+
+    def _judge_again(self) -> None:
+        for connection in list(self._connections):
+            hello = connection.hello
+            if hello is not None and connection.state is State.OPEN:
+                refusal = self._handler.judge(hello)
+                if refusal is not None:
+                    connection.refuse(refusal)
+
+    def _inbox_lost(self, inbox: Inbox, ours: bool) -> None:
+        node = inbox.node_id
+        if self._inboxes.get(node) is not inbox:
+            return
+        del self._inboxes[node]
+        if node not in self._members and node in self._links:
+            self._cut(node)
+        if self.running and not ours:
+            self._handler.disconnected(node)
+
+    def _claim_snapshot(self, receiver: SnapshotReceiver) -> bool:
+        if self.snapshot_receiving is not None:
+            return False
+        self._receiving = receiver
+        return True
+
+    def _snapshot_sent(
+        self, result: object, to: int, connecting: Deferred[IProtocol]
+    ) -> Any:
+        del self._sending[to]
+        connecting.cancel()
+        return result
+
+    def _report_unreachable(self, node: int) -> None:
+        self._unreachable[node] = None
+        if self._reporting is None and self.running:
+            self._reporting = self.clock.callLater(0, self._report)
+
+    def _report(self) -> None:
+        self._reporting = None
+        nodes = sorted(self._unreachable)
+        self._unreachable.clear()
+        for node in nodes:
+            self._handler.unreachable(node)
+
+    def _tick(self) -> None:
+        self._ticking = self.clock.callLater(self.settings.ping_seconds, self._tick)
+        now = self.clock.seconds()
+        for connection in list(self._connections):
+            connection.tick(now)
+
+    def _fire_if_gone(self) -> None:
+        if self._gone is not None and not self._connections:
+            gone, self._gone = self._gone, None
+            gone.callback(None)
+
+    def _stopped(self, result: object) -> Any:
+        if self._ticking is not None:
+            self._ticking.cancel()
+            self._ticking = None
+        return result
 
 
-class _Acceptor(Factory):
-    """Makes a connection of what dials this node."""
+class _Listener(Factory):
+    """Makes a connection for each that comes in."""
 
     noisy = False
 
     def __init__(self, peers: Peers) -> None:
         self._peers = peers
 
-    def buildProtocol(self, addr: object) -> Any:
-        """A connection."""
-        return Accepted(self._peers)
+    def buildProtocol(self, addr: object) -> Accepted | None:
+        """None closes it."""
+        return self._peers.accept()

@@ -342,9 +342,9 @@ def run_file(path: Path, *, ignore_logs: bool = False) -> FileResult:
     result = FileResult(path)
     try:
         text = path.read_text(encoding="utf-8")
-        for case, actual in run_cases(read_cases(text)):
+        for case, output in run_cases(read_cases(text)):
             result.cases += 1
-            expected = case.expected
+            expected, actual = case.expected, output
             if ignore_logs:
                 expected, actual = without_logs(expected), without_logs(actual)
             if expected != actual:
