@@ -9,8 +9,7 @@ from collections.abc import Generator
 from typing import Any, Final
 
 from attrs import asdict, frozen
-from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.error import TimeoutError as TwistedTimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, inlineCallbacks
 from twisted.internet.interfaces import IReactorTime
 
 from kvdb import __version__
@@ -150,8 +149,9 @@ class Members:
         barrier.addTimeout(HEALTH_SECONDS, self.clock)
         try:
             yield barrier
-        except (DatabaseError, TwistedTimeoutError) as error:
-            reason = str(error) or "a linearizable read took too long"
+        except (DatabaseError, TimeoutError) as error:
+            slow = "no quorum has answered in time"
+            reason = str(error) if isinstance(error, DatabaseError) else slow
             return json_answer(503, {"health": "false", "reason": reason})
         return json_answer(200, {"health": "true", "reason": ""})
 
