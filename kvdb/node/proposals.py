@@ -5,6 +5,12 @@ A proposal is queued until a leader takes it, then it is under way until the
 entry that holds it is applied here.  Which of the two it is decides what its
 caller is told when time runs out: that nothing was done, or that nobody knows.
 
+A proposal that went down with its leader is found out and queued again.  It
+was taken in a term, by that term's leader and no other; once an entry of a
+later term is applied, no entry of the earlier one will be any more (paper,
+section 5.4: leader completeness and log matching).  So what is still under way
+then was never carried out, and never will be.
+
 Rules:
 
 * each caller has a L{Deferred} of its own; one who gives up changes nothing;
@@ -28,6 +34,9 @@ from kvdb.raft.config import ProposalDropped
 from kvdb.raft.messages import Entry, EntryType
 from kvdb.store.commands import Outcome
 
+_QUEUED: Final = 0
+_UNKNOWN: Final = 2**64
+
 MAX_WAITING: Final = 65_536
 """Proposals queued and under way."""
 
@@ -44,9 +53,15 @@ HINT: Final = (
 
 @define(slots=True, eq=False)
 class _Waiting:
+    """
+    @ivar term: in which it is under way; L{_QUEUED}, or L{_UNKNOWN} where
+        nothing can be concluded any more.
+    """
+
     deferred: Deferred[Outcome]
     deadline: float
-    proposed: bool = False
+    entry: Entry
+    term: int = _QUEUED
 
 
 @define(slots=True)
@@ -88,17 +103,19 @@ class Proposals:
         sequence = self._sequence
         data = encode(self.session, sequence)
         deferred: Deferred[Outcome] = Deferred()
-        self._waiting[sequence] = _Waiting(deferred, now + self.timeout)
-        self._queue.append((sequence, Entry(0, 0, kind, data)))
+        entry = Entry(0, 0, kind, data)
+        self._waiting[sequence] = _Waiting(deferred, now + self.timeout, entry)
+        self._queue.append((sequence, entry))
         self._queued_bytes += len(data)
         return deferred
 
-    def offer(self, propose: Callable[[Sequence[Entry]], None]) -> None:
+    def offer(self, propose: Callable[[Sequence[Entry]], None], term: int) -> None:
         """
         Have the queued entries proposed, in order, in batches.
 
         @param propose: takes a batch, or raises L{ProposalDropped}; then this
             batch and all behind it stay queued.
+        @param term: the one whose leader takes them, or nobody does.
         """
         while self._queue:
             batch = self._next_batch()
@@ -109,7 +126,7 @@ class Proposals:
                     self._queue.extendleft(reversed(batch))
                     return
             for sequence, entry in batch:
-                self._waiting[sequence].proposed = True
+                self._waiting[sequence].term = term
                 self._queued_bytes -= len(entry.data)
 
     def _next_batch(self) -> list[tuple[int, Entry]]:
@@ -137,6 +154,28 @@ class Proposals:
             if waiting is not None:
                 waiting.deferred.callback(outcome)
 
+    def applied_term(self, term: int) -> None:
+        """
+        An entry of C{term} was applied: queue again what earlier leaders took
+        and nobody will carry out.
+        """
+        for sequence, waiting in self._waiting.items():
+            if _QUEUED < waiting.term < term:
+                waiting.term = _QUEUED
+                old = waiting.entry
+                waiting.entry = Entry(0, 0, old.type, old.data)
+                self._queue.append((sequence, waiting.entry))
+                self._queued_bytes += len(old.data)
+
+    def lost_sight(self) -> None:
+        """
+        Entries were applied elsewhere, in a snapshot: nothing can be said of
+        those that are under way.
+        """
+        for waiting in self._waiting.values():
+            if waiting.term != _QUEUED:
+                waiting.term = _UNKNOWN
+
     def expire(self, now: float, why: str) -> None:
         """
         Tell those whose time is up.
@@ -159,7 +198,7 @@ class Proposals:
             one.deferred.errback(self._error(one, why))
 
     def _error(self, waiting: _Waiting, why: str) -> DatabaseError:
-        if waiting.proposed:
+        if waiting.term != _QUEUED:
             return OutcomeUnknown(
                 f"the write was not seen to be carried out in {self.timeout:g} s", HINT
             )

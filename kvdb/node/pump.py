@@ -160,6 +160,8 @@ class Pump:
     running: bool = False
     _held: deque[tuple[float, Entry]] = field(factory=deque)
     _held_bytes: int = 0
+    _held_term: int = 0
+    _applied_term: int = 0
     _turn_call: IDelayedCall | None = None
     _ticking: LoopingCall | None = None
 
@@ -370,8 +372,11 @@ class Pump:
     def _step(self, message: Message) -> None:
         kind = message.type
         if kind is MessageType.PROP:
-            for entry in message.entries:
-                self._hold(entry)
+            # Only of the leader that its proposer meant: else it could be
+            # carried out after that one has given it up.
+            if self.leading and message.term == self.raft.core.term:
+                for entry in message.entries:
+                    self._hold(entry)
         elif kind is MessageType.TIMEOUT_NOW and not self.may_lead:
             log.warn("leadership was offered and refused: the disk is not well")
         else:
@@ -382,7 +387,9 @@ class Pump:
 
     def _hold(self, entry: Entry) -> None:
         # Another member's proposal waits for the end of the turn as our own
-        # do, and longer while leadership is being handed over.
+        # do, and longer while another membership change is under way.
+        if self._held_term != self.raft.core.term:
+            self._drop_held()
         if self._held_bytes + entry.size > MAX_HELD_BYTES:
             return  # lost, as a message may be: its proposer's time runs out
         deadline = self.clock.seconds() + self.settings.request_timeout
@@ -407,6 +414,12 @@ class Pump:
         self.raft.transfer_leadership(to)
         self.wake()
 
+    def _drop_held(self) -> None:
+        """Forget what was meant for an earlier term's leader."""
+        self._held.clear()
+        self._held_bytes = 0
+        self._held_term = self.raft.core.term
+
     # The pass.
 
     def _pass(self) -> None:
@@ -421,11 +434,13 @@ class Pump:
     def _propose_all(self) -> None:
         if self.leader == NO_NODE:
             return
+        if self._held_term != self.raft.core.term or not self.leading:
+            self._drop_held()
         if self._held:
             held, self._held = self._held, deque()
             self._held_bytes = 0
             self._propose_held(held)
-        self.proposals.offer(self._propose)
+        self.proposals.offer(self._propose, self.raft.core.term)
 
     def _propose_held(self, held: deque[tuple[float, Entry]]) -> None:
         while held:
@@ -462,6 +477,9 @@ class Pump:
                 threads.append(message)
             elif message.type is MessageType.SNAP:
                 self.send_snapshot(message)
+            elif message.type is MessageType.PROP:
+                message.term = self.raft.core.term
+                outgoing.setdefault(message.to, []).append(message)
             else:
                 outgoing.setdefault(message.to, []).append(message)
         # Followers write while the own disk does (thesis, section 10.2.1).
@@ -521,6 +539,9 @@ class Pump:
         assert store.applied_index == entries[-1].index, (
             f"applied to {store.applied_index}, not to {entries[-1].index}"
         )
+        if entries[-1].term > self._applied_term:
+            self._applied_term = entries[-1].term
+            self.proposals.applied_term(self._applied_term)
         for watcher in self.watchers:
             watcher.applied(len(entries))
 

@@ -109,6 +109,7 @@ class Snapshots:
         receiver = self._received[1]
         self._received = None
         self.store.install(receiver)
+        self.pump.proposals.lost_sight()
         log.info("installed the snapshot at index {index}", index=snapshot.index)
         self.installed()
 

@@ -33,8 +33,9 @@ FINISH_SECONDS: Final = 2.0
 FINISH_STEP: Final = 0.02
 """How often it is looked whether they are done, in seconds."""
 
-DRAIN_FACTOR: Final = 8
-"""How many times the longest value is read of a body that is too long."""
+DRAIN_BYTES: Final = 64 << 20
+"""How much is read of a body that is too long, so that its sender gets to hear
+why; behind that the connection is cut."""
 
 
 @frozen(slots=True, kw_only=True)
@@ -65,7 +66,7 @@ class BoundedRequest(server.Request):
         self._received += len(data)
         if self._received <= self.max_body:
             self.content.write(data)
-        elif self._received > DRAIN_FACTOR * self.max_body:
+        elif self._received > DRAIN_BYTES:
             self.transport.abortConnection()
         else:
             self.content = io.BytesIO()

@@ -17,7 +17,7 @@ from random import Random
 from typing import Final
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -143,7 +143,10 @@ class SimulatedFile:
 
     def sync_later(self) -> Deferred[None]:
         """See there."""
-        self._use()
+        try:
+            self._use()
+        except Crashed:
+            return fail()
         self._disk.syncs += 1
         done: Deferred[None] = Deferred()
         count = len(self._inode.pending)

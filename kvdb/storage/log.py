@@ -326,7 +326,7 @@ class Log:
             return
         self._make_room(sum(map(len, records)), only_state=not entries)
         segment = self._segments[-1]
-        offset = segment.write(segment.encode_batch(records))
+        offset = self._write(segment, records)
         if len(records) > len(entries):
             assert hard_state is not None
             self.hard_state = hard_state
@@ -338,6 +338,16 @@ class Log:
                 assert entry.encoded is not None
                 offset += len(entry.encoded)
             self._trim_recent()
+
+    def _write(self, segment: Segment, records: list[bytes]) -> int:
+        """Write a batch; the offset of its first record."""
+        try:
+            return segment.write(segment.encode_batch(records))
+        except BaseException as error:
+            # Part of it may be there, and could be taken for what was written
+            # in its place.
+            self._broken = error
+            raise
 
     def _note(self, segment: Segment, offset: int, entry: Entry) -> None:
         self._terms.append(entry.term)
@@ -379,26 +389,36 @@ class Log:
     def _begin_segment(self, room: int, *, reset_to: tuple[int, int] = (0, 0)) -> None:
         number = self._segments[-1].number + 1 if self._segments else 1
         size = max(self.segment_bytes, room + 2 * HARD_STATE_ROOM)
-        path = self._path(number)
         try:
-            file = self.filesystem.open(path + ".new")
-            try:
-                file.allocate(size)
-                segment = Segment(number, file, size)
-                self._write_head(segment, reset_to)
-                file.sync()
-            except BaseException:
-                file.close()
-                self.filesystem.remove(path + ".new")
-                raise
+            segment = self._make_segment(number, size, reset_to)
         except DiskFull:
             self.release_reserve()
+            raise
+        except BaseException as error:
+            self._broken = error
+            raise
+        self._segments.append(segment)
+
+    def _make_segment(
+        self, number: int, size: int, reset_to: tuple[int, int]
+    ) -> Segment:
+        """A segment with its head, durable: it bears its name only when whole."""
+        path = self._path(number)
+        file = self.filesystem.open(path + ".new")
+        segment = Segment(number, file, size)
+        try:
+            file.allocate(size)
+            self._write_head(segment, reset_to)
+            file.sync()
+        except BaseException:
+            file.close()
+            self.filesystem.remove(path + ".new")
             raise
         file.path = path
         self.filesystem.rename(path + ".new", path)
         self.filesystem.sync_directory(self.directory)
         segment.durable = segment.length
-        self._segments.append(segment)
+        return segment
 
     def _write_head(self, segment: Segment, reset_to: tuple[int, int]) -> None:
         index, term = reset_to
@@ -421,7 +441,7 @@ class Log:
         record = _encode_identity(identity)
         self._make_room(len(record), only_state=True)
         segment = self._segments[-1]
-        segment.write(segment.encode_batch([record]))
+        self._write(segment, [record])
         self._sync_now(segment)
         self.identity = identity
 
@@ -516,6 +536,10 @@ class Log:
         )
 
     def _synced(self, segment: Segment, length: int) -> None:
+        if self._broken is not None:
+            # Closed; or another sync has failed, and the kernel says so once.
+            self._sync_failed(Failure(self._broken))
+            return
         segment.durable = max(segment.durable, length)
         done, self._syncing = self._syncing, []
         if self._waiting:

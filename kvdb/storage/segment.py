@@ -134,7 +134,7 @@ def _claims_durable(buffer: bytes, bad: int) -> bool:
         except BadRecord:
             pass
         else:
-            if kind == RecordType.BATCH and BATCH.unpack(body)[0] > bad:
+            if kind == RecordType.BATCH and bad < BATCH.unpack(body)[0] <= offset:
                 return True
         offset = buffer.find(_BATCH_START, offset + 1)
     return False

@@ -116,6 +116,30 @@ class Faults(SynchronousTestCase):
                 digests = {n.replica.store.digest() for n in cluster.nodes()}
                 self.assertEqual(len(digests), 1)
 
+    def test_what_a_dead_leader_took_is_carried_out_once_by_the_next(self) -> None:
+        for seed in range(10):
+            with self.subTest(seed=seed):
+                cluster = Cluster(3, seed)
+                old = cluster.leader()
+                cluster.run(0.5)
+                others = [n for n in cluster.nodes() if n is not old]
+                writes = []
+                for number in range(60):
+                    node = others[number % 2]
+                    writes.append(node.write(Put(b"k%d" % number, b"v")))
+                    if number == 30:
+                        cluster.machines[old.pump.node_id].crash()
+                    if number % 3 == 0:
+                        cluster.run(0.001)
+                for write in writes:
+                    cluster.result(write)
+                cluster.machines[old.pump.node_id].start()
+                cluster.settle()
+                for number in range(60):
+                    record = cluster.leader().get(b"k%d" % number)
+                    self.assertEqual(record and record.version, 1)
+                self.assertEqual(cluster.leader().replica.store.revision, 60)
+
     def test_without_a_quorum_nothing_is_promised(self) -> None:
         cluster = Cluster(3)
         leader = cluster.leader()

@@ -35,18 +35,18 @@ class ProposalsTests(SynchronousTestCase):
     def test_all_that_wait_are_proposed_at_once_in_order(self) -> None:
         for data in (b"a", b"b", b"c"):
             self.submit(data)
-        self.proposals.offer(self.batches.append)
+        self.proposals.offer(self.batches.append, 3)
         self.assertEqual(
             [[e.data for e in b] for b in self.batches], [[b"a", b"b", b"c"]]
         )
-        self.proposals.offer(self.batches.append)
+        self.proposals.offer(self.batches.append, 3)
         self.assertEqual(len(self.batches), 1)
 
     def test_a_batch_is_bounded_in_bytes_but_takes_an_entry_of_any_size(self) -> None:
         big = b"x" * (MAX_BATCH_BYTES + 1)
         for data in (b"a", big, b"b"):
             self.submit(data)
-        self.proposals.offer(self.batches.append)
+        self.proposals.offer(self.batches.append, 3)
         self.assertEqual(
             [[e.data for e in b] for b in self.batches], [[b"a"], [big], [b"b"]]
         )
@@ -55,7 +55,7 @@ class ProposalsTests(SynchronousTestCase):
         self.submit(b"a")
         self.submit(b"change", kind=EntryType.CONF_CHANGE_V2)
         self.submit(b"b")
-        self.proposals.offer(self.batches.append)
+        self.proposals.offer(self.batches.append, 3)
         self.assertEqual(
             [[e.data for e in b] for b in self.batches], [[b"a"], [b"change"], [b"b"]]
         )
@@ -63,9 +63,9 @@ class ProposalsTests(SynchronousTestCase):
     def test_what_no_leader_takes_stays_queued_in_order(self) -> None:
         self.submit(b"a")
         self.submit(b"b")
-        self.proposals.offer(self.refuse)
+        self.proposals.offer(self.refuse, 3)
         self.submit(b"c")
-        self.proposals.offer(self.batches.append)
+        self.proposals.offer(self.batches.append, 3)
         self.assertEqual([e.data for e in self.batches[0]], [b"a", b"b", b"c"])
 
     def test_an_outcome_reaches_its_own_caller_once(self) -> None:
@@ -87,12 +87,12 @@ class ProposalsTests(SynchronousTestCase):
         self.proposals.expire(10.0, "no leader")
         error = self.failureResultOf(waiting, Unavailable).value
         self.assertEqual(str(error), "no leader")
-        self.proposals.offer(self.batches.append)
+        self.proposals.offer(self.batches.append, 3)
         self.assertEqual(self.batches, [])
 
     def test_time_that_runs_out_under_way_means_nobody_knows(self) -> None:
         waiting = self.submit(b"a")
-        self.proposals.offer(self.batches.append)
+        self.proposals.offer(self.batches.append, 3)
         self.proposals.expire(10.0, "no leader")
         self.failureResultOf(waiting, OutcomeUnknown)
 
@@ -104,7 +104,7 @@ class ProposalsTests(SynchronousTestCase):
 
     def test_at_the_end_everyone_is_told(self) -> None:
         under_way = self.submit(b"a")
-        self.proposals.offer(self.batches.append)
+        self.proposals.offer(self.batches.append, 3)
         queued = self.submit(b"b")
         self.proposals.refuse_all("stopping")
         self.failureResultOf(under_way, OutcomeUnknown)
@@ -115,9 +115,34 @@ class ProposalsTests(SynchronousTestCase):
         waiting = self.submit(b"a")
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
-        self.proposals.offer(self.batches.append)
+        self.proposals.offer(self.batches.append, 3)
         self.proposals.settle(5, 1, DONE)
         self.assertEqual([e.data for e in self.batches[0]], [b"a"])
+
+    def test_what_went_down_with_its_leader_is_proposed_again(self) -> None:
+        waiting = self.submit(b"a")
+        self.proposals.offer(self.batches.append, 3)
+        self.proposals.applied_term(3)
+        self.proposals.offer(self.batches.append, 4)
+        self.assertEqual(len(self.batches), 1)
+        self.proposals.applied_term(4)
+        self.proposals.offer(self.batches.append, 4)
+        self.assertEqual([e.data for e in self.batches[1]], [b"a"])
+        self.proposals.settle(5, 1, DONE)
+        self.successResultOf(waiting)
+        self.proposals.applied_term(9)
+        self.proposals.offer(self.batches.append, 9)
+        self.assertEqual(len(self.batches), 2)
+
+    def test_what_a_snapshot_may_hold_is_not_proposed_again(self) -> None:
+        under_way = self.submit(b"a")
+        self.proposals.offer(self.batches.append, 3)
+        self.proposals.lost_sight()
+        self.proposals.applied_term(4)
+        self.proposals.offer(self.batches.append, 4)
+        self.assertEqual(len(self.batches), 1)
+        self.proposals.expire(10.0, "no leader")
+        self.failureResultOf(under_way, OutcomeUnknown)
 
     def test_too_many_or_too_much_is_refused_at_once(self) -> None:
         self.patch(proposals, "MAX_WAITING", 2)
@@ -127,5 +152,5 @@ class ProposalsTests(SynchronousTestCase):
         self.patch(proposals, "MAX_WAITING", 10)
         self.patch(proposals, "MAX_QUEUED_BYTES", 2)
         self.assertRaises(Unavailable, self.submit, b"c")
-        self.proposals.offer(self.batches.append)
+        self.proposals.offer(self.batches.append, 3)
         self.submit(b"c")

@@ -6,6 +6,7 @@ from typing import Final
 
 from kvdb.raft.messages import ENTRY_OVERHEAD, Entry, HardState
 from kvdb.raft.storage import Compacted, Unavailable
+from kvdb.simulation.filesystem import SimulatedFile, SimulatedFileSystem
 from kvdb.storage import log as log_module
 from kvdb.storage.filesystem import DirectoryInUse, DiskFull, SyncFailed
 from kvdb.storage.log import (
@@ -14,7 +15,7 @@ from kvdb.storage.log import (
     LogClosed,
     UnknownFormat,
 )
-from kvdb.storage.records import RecordType, encode_record
+from kvdb.storage.records import RecordType, encode_entry, encode_record
 from kvdb.storage.segment import CorruptLog
 from tests.storage.disk import DIRECTORY, ENOUGH, LogTestCase, content, make_entries
 
@@ -95,9 +96,7 @@ class ReadTests(LogTestCase):
         for index in range(1, 100):
             self.write(log, make_entries(index, index + 1, size=50))
         self.assertEqual(content(log), make_entries(1, 100, size=50))
-        self.assertEqual(
-            log.entries(40, 43, ENOUGH), make_entries(40, 43, size=50)
-        )
+        self.assertEqual(log.entries(40, 43, ENOUGH), make_entries(40, 43, size=50))
 
     def test_what_was_replaced_is_not_read_back(self) -> None:
         log = self.open()
@@ -289,7 +288,7 @@ class IdentityTests(LogTestCase):
         log.close()
         file = self.disk.open(f"{DIRECTORY}/{self.segments()[0]}")
         other = make_entries(5, 6)[0]
-        file.write(end, log_module.encode_entry(other))
+        file.write(end, encode_entry(other))
         with self.assertRaisesRegex(CorruptLog, "entry 5 follows entry 0"):
             self.open()
 
@@ -349,15 +348,16 @@ class SyncTests(LogTestCase):
         self.successResultOf(again)
 
     def test_a_segment_may_end_while_it_is_synced(self) -> None:
-        self.log.append(make_entries(1, 2, size=3000), None)
+        self.log.append(make_entries(1, 2, size=2500), None)
         first = self.start_sync(self.log)
-        self.log.append(make_entries(2, 3, size=3000), None)
+        self.assertEqual(len(self.segments()), 1)
+        self.log.append(make_entries(2, 3, size=2500), None)
         self.assertEqual(len(self.segments()), 2)
         second = self.start_sync(self.log)
         self.clock.pump([1.0, 1.0])
         self.successResultOf(first)
         self.successResultOf(second)
-        self.assertEqual(content(self.restart()), make_entries(1, 3, size=3000))
+        self.assertEqual(content(self.restart()), make_entries(1, 3, size=2500))
 
     def test_a_hung_sync_shows(self) -> None:
         self.assertEqual(self.log.pending_sync_seconds(), 0.0)
@@ -406,16 +406,14 @@ class SyncTests(LogTestCase):
 
     def test_a_segment_that_cannot_be_synced_ends_the_log(self) -> None:
         self.write(self.log, make_entries(1, 2, size=2000))
-        real, calls = self.disk.sync_directory, [self.disk]
 
-        def fail(path: str) -> None:
-            raise SyncFailed("could not sync the directory")
+        def fail(disk: SimulatedFileSystem, path: str) -> None:
+            raise SyncFailed(f"could not sync {path}")
 
-        self.patch(type(self.disk), "sync_directory", lambda disk, path: fail(path))
+        self.patch(SimulatedFileSystem, "sync_directory", fail)
         with self.assertRaises(SyncFailed):
             self.log.append(make_entries(2, 3, size=3000), None)
         self.assertRaises(LogClosed, self.log.append, make_entries(2, 3), None)
-        del real, calls
 
     def test_those_who_wait_hear_that_the_log_was_closed(self) -> None:
         self.log.append(make_entries(1, 2), None)
@@ -524,14 +522,13 @@ class FullDiskTests(LogTestCase):
     def test_a_write_refused_halfway_ends_the_log(self) -> None:
         log = self.open()
         self.write(log, make_entries(1, 3))
-        file = log._segments[-1].file
+        real = SimulatedFile.write
 
-        def write(offset: int, data: bytes) -> None:
-            real(offset, data[: len(data) // 2])
+        def write(file: SimulatedFile, offset: int, data: bytes) -> None:
+            real(file, offset, data[: len(data) // 2])
             raise DiskFull("no space on the disk")
 
-        real = file.write
-        self.patch(type(file), "write", lambda _, offset, data: write(offset, data))
+        self.patch(SimulatedFile, "write", write)
         with self.assertRaises(DiskFull):
             log.append(make_entries(3, 5), None)
         self.assertRaises(LogClosed, log.append, make_entries(3, 5), None)

@@ -1,0 +1,71 @@
+"""Peer URLs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvdb.peer.addresses import MAX_URL_BYTES, parse_peer_url, tcp_dial
+
+GOOD = {
+    "http://127.0.0.1:12379": ("127.0.0.1", 12379),
+    "tcp://127.0.0.1:12379": ("127.0.0.1", 12379),
+    "http://db1.example.org:1/": ("db1.example.org", 1),
+    "http://[::1]:9021": ("::1", 9021),
+    "http://DB1:9021": ("db1", 9021),
+}
+
+BAD = [
+    "",
+    "127.0.0.1:12379",
+    "http://127.0.0.1",
+    "http://127.0.0.1:0",
+    "http://127.0.0.1:65536",
+    "http://127.0.0.1:-1",
+    "http://:12379",
+    "https://127.0.0.1:12379",
+    "http://127.0.0.1:12379/path",
+    "http://127.0.0.1:12379?q",
+    "http://127.0.0.1:12379#f",
+    "http://user@127.0.0.1:12379",
+    "http://127.0.0.1:12379\n",
+    "http://127.0.0.1:12379 ",
+    "http://127.0.0.1:1,http://127.0.0.1:2",
+    "http://[::1:9021",
+    "http://dé:9021",
+    "http://\udcff:9021",
+    "http://" + "a" * MAX_URL_BYTES + ":1",
+]
+
+
+class PeerURLs(SynchronousTestCase):
+    def test_host_and_port_are_read(self) -> None:
+        for url, address in GOOD.items():
+            self.assertEqual(parse_peer_url(url), address, url)
+
+    def test_what_is_no_peer_url_is_refused(self) -> None:
+        for url in BAD:
+            with self.assertRaises(ValueError, msg=repr(url)):
+                parse_peer_url(url)
+
+    def test_the_endpoint_fits_the_kind_of_address(self) -> None:
+        reactor: Any = MemoryReactorClock()
+        dial = tcp_dial(reactor)
+        self.assertIsInstance(dial("http://127.0.0.1:1"), TCP4ClientEndpoint)
+        self.assertIsInstance(dial("http://[::1]:1"), TCP6ClientEndpoint)
+        self.assertIsInstance(dial("http://localhost:1"), HostnameEndpoint)
+
+    def test_dialling_goes_to_that_host_and_port_with_a_time_out(self) -> None:
+        reactor: Any = MemoryReactorClock()
+        factory = Factory.forProtocol(Protocol)
+        tcp_dial(reactor, timeout=1.5)("http://10.1.2.3:77").connect(factory)
+        host, port, _, timeout, _ = reactor.tcpClients[0]
+        self.assertEqual((host, port, timeout), ("10.1.2.3", 77, 1.5))
