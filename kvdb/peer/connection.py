@@ -121,7 +121,7 @@ class Channel(Protocol):
         """
         The connection is gone; also called when it never opened.
 
-        @param ours: this side closed it, for no fault of the other.
+        @param ours: this side closed it, or was asked to: nothing failed.
         """
 
 
@@ -226,6 +226,7 @@ class Connection(FrameProtocol):
     def refused(self, refusal: Refusal) -> None:
         """The other side will not talk to this node."""
         self.note(f"it refuses this node: {refusal.text}")
+        self._ours = True
         self._end()
         self.transport.loseConnection()
 

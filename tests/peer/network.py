@@ -141,6 +141,8 @@ class Endpoint:
         self.host = parse_peer_url(url)[0]
 
     def connect(self, factory: Any) -> Deferred[Any]:
+        if self.own in self.network.dead:
+            return Deferred()
         self.network.attempts.append((self.own, self.host, self.network.now()))
         connected: Deferred[Any] = Deferred(lambda _: call.cancel())
         cut = self.network.is_cut(self.own, self.host)
@@ -179,6 +181,7 @@ class Network:
     Hosts, by address, and what is between them.
 
     @ivar cut: pairs (from, to) of hosts between which bytes vanish.
+    @ivar dead: hosts that do nothing any more.
     @ivar attempts: who dialled whom, and when.
     @ivar piece_bytes: how much a transport delivers at once.
     """
@@ -188,6 +191,7 @@ class Network:
         self.listeners: dict[str, Any] = {}
         self.transports: list[Transport] = []
         self.cut: set[tuple[str, str]] = set()
+        self.dead: set[str] = set()
         self.attempts: list[tuple[str, str, float]] = []
         self.piece_bytes = TRANSPORT_BYTES
 
@@ -205,6 +209,15 @@ class Network:
         self.cut.clear()
         for transport in self.transports:
             transport.pump_soon()
+
+    def kill(self, victim: str) -> None:
+        """A process is killed: its kernel closes what it had open."""
+        self.dead.add(victim)
+        del self.listeners[victim]
+        for transport in [t for t in self.transports if t.own == victim]:
+            transport.lost = True
+            self.transports.remove(transport)
+            transport.other.lose(ConnectionDone())
 
     def join(self, client: Any, own: str, server: Any, host: str) -> Transport:
         """A connection; returns the client's end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given, settings
@@ -81,7 +82,7 @@ class Parsing(SynchronousTestCase):
         cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=12))
         edges = [0, *sorted(cuts), len(stream)]
         parser, got = FrameParser(1000), []
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in pairwise(edges):
             parser.feed(stream[start:end])
             if data.draw(st.booleans()):
                 got += parse(parser)

@@ -30,6 +30,10 @@ class MalformedCase(Exception):
     """The file does not hold to the format, or a command to its arguments."""
 
 
+class CommandFailed(Exception):
+    """A command could not do what it was told; its text is what it prints."""
+
+
 @frozen
 class Argument:
     """

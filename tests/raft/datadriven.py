@@ -42,9 +42,15 @@ from kvdb.raft.quorum import (
 )
 from kvdb.raft.tracker import Tracker
 from tests.raft import interaction
-from tests.raft.casefile import Case, MalformedCase, parse_number, read_cases
-from tests.raft.descriptions import describe_list
-from tests.raft.interaction import CommandFailed, Interaction, parse_changes
+from tests.raft.casefile import (
+    Case,
+    CommandFailed,
+    MalformedCase,
+    parse_number,
+    read_cases,
+)
+from tests.raft.descriptions import describe_list, parse_changes
+from tests.raft.interaction import Interaction
 
 ALL_AGREE: Final = 0
 SOME_DIFFER: Final = 1

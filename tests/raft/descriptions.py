@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from kvdb.raft.confchange import as_v2, decode_conf_change
+from kvdb.raft.core import message_name
 from kvdb.raft.messages import (
     APPEND_THREAD,
     APPLY_THREAD,
@@ -26,10 +27,11 @@ from kvdb.raft.messages import (
     MessageType,
     ReadState,
     Ready,
-    Role,
     Snapshot,
     SoftState,
 )
+from kvdb.raft.state import ROLE_NAMES
+from tests.raft.casefile import CommandFailed
 
 INDENT = "  "
 
@@ -38,18 +40,9 @@ _ENTRY_TYPES = {
     EntryType.CONF_CHANGE: "EntryConfChange",
     EntryType.CONF_CHANGE_V2: "EntryConfChangeV2",
 }
-ROLES = {
-    Role.FOLLOWER: "StateFollower",
-    Role.CANDIDATE: "StateCandidate",
-    Role.LEADER: "StateLeader",
-    Role.PRE_CANDIDATE: "StatePreCandidate",
-}
-MESSAGE_TYPES = {
-    "Msg" + kind.name.title().replace("_", ""): kind for kind in MessageType
-}
+MESSAGE_TYPES = {message_name(kind): kind for kind in MessageType}
 """The kinds of message, by their printed forms."""
 
-_MESSAGE_TYPE_NAMES = {kind: name for name, kind in MESSAGE_TYPES.items()}
 _TARGETS = {
     NO_NODE: "None",
     APPEND_THREAD: "AppendThread",
@@ -112,6 +105,27 @@ def describe_changes(changes: Iterable[ConfChangeSingle]) -> str:
     )
 
 
+def parse_changes(text: str) -> tuple[ConfChangeSingle, ...]:
+    """
+    Membership changes as C{v1 l2 r3 u4}.
+
+    @raise CommandFailed: it is none.
+    """
+    changes = []
+    for word in text.split():
+        if len(word) < 2:
+            raise CommandFailed(f"unknown token {word}")
+        kind = CHANGE_LETTERS.get(word[0])
+        if kind is None:
+            raise CommandFailed(f"unknown input: {word}")
+        if not (word[1:].isascii() and word[1:].isdigit()):
+            raise CommandFailed(
+                f"strconv.ParseUint: parsing {quote(word[1:].encode())}: invalid syntax"
+            )
+        changes.append(ConfChangeSingle(kind, int(word[1:])))
+    return tuple(changes)
+
+
 def describe_entry(entry: Entry) -> str:
     """C{term/index type data}."""
     if entry.type is EntryType.NORMAL:
@@ -159,7 +173,7 @@ def describe_message(message: Message, indent: str = "") -> str:
     inner = indent + INDENT
     head = (
         f"{indent}{describe_target(message.from_)}->{describe_target(message.to)}"
-        f" {_MESSAGE_TYPE_NAMES[message.type]} Term:{message.term}"
+        f" {message_name(message.type)} Term:{message.term}"
         f" Log:{message.log_term}/{message.index}"
     )
     parts = [head]
@@ -189,7 +203,7 @@ def describe_messages(messages: Iterable[Message]) -> str:
 
 def describe_soft_state(state: SoftState) -> str:
     """What a member may forget."""
-    return f"Lead:{state.leader} State:{ROLES[state.role]}"
+    return f"Lead:{state.leader} State:{ROLE_NAMES[state.role]}"
 
 
 def describe_hard_state(state: HardState) -> str:

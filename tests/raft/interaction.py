@@ -2,7 +2,7 @@
 The interaction language: nodes of one group, driven and watched step by step.
 
 An L{Interaction} holds the nodes, the messages in flight between them, and a
-L{Transcript} to which everything that happens is written.  One command is one
+L{Transcript<tests.raft.transcript.Transcript>} to which everything that happens is written.  One command is one
 method; L{COMMANDS} lists them.  Nothing happens by itself: no clock runs, no
 message moves, no disk is written until a command says so.
 
@@ -11,58 +11,49 @@ State carries over from command to command, and so from case to case.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from attrs import Factory, define, evolve, field
+from attrs import define, evolve, field
 
-from kvdb.raft.confchange import decode_conf_change
-from kvdb.raft.config import Config, LocalMessage, PeerNotFound, ProposalDropped
-from kvdb.raft.memory import MemoryLog
+from kvdb.raft.config import LocalMessage, PeerNotFound, ProposalDropped
 from kvdb.raft.messages import (
     APPEND_THREAD,
     APPLY_THREAD,
     ConfChange,
-    ConfChangeSingle,
     ConfChangeTransition,
     ConfChangeV2,
-    ConfState,
-    Entry,
-    EntryType,
     HardState,
     Message,
     MessageType,
     Role,
-    Snapshot,
 )
 from kvdb.raft.progress import describe_progress_map
-from kvdb.raft.rawnode import RawNode
-from kvdb.raft.readonly import ReadOnlyOption
+from kvdb.raft.state import ROLE_NAMES
 from kvdb.raft.storage import Compacted, SnapshotTemporarilyUnavailable, Unavailable
-from tests.raft.casefile import Argument, Case, MalformedCase, parse_number
+from tests.raft.casefile import Case, CommandFailed, MalformedCase, parse_number
 from tests.raft.descriptions import (
-    CHANGE_LETTERS,
-    INDENT,
     MESSAGE_TYPES,
-    ROLES,
     describe_entries,
-    describe_list,
     describe_message,
     describe_messages,
     describe_ready,
-    quote,
+    parse_changes,
 )
-
-ELECTION_TICK: Final = 3
-HEARTBEAT_TICK: Final = 1
-MAX_INFLIGHT_MSGS: Final = 2**31 - 1
+from tests.raft.nodes import (
+    ELECTION_TICK,
+    FLAGS,
+    HEARTBEAT_TICK,
+    NewNodes,
+    Node,
+    NodeLog,
+    make_node,
+)
+from tests.raft.transcript import Transcript
 
 MAX_STABILIZE_ROUNDS: Final = 10_000
 """Rounds after which C{stabilize} gives up on nodes that never come to rest."""
-
-LEVELS: Final = ("DEBUG", "INFO", "WARN", "ERROR", "FATAL", "NONE")
 
 _THREADS = (APPEND_THREAD, APPLY_THREAD)
 _TRANSITIONS = {
@@ -70,10 +61,6 @@ _TRANSITIONS = {
     "implicit": ConfChangeTransition.JOINT_IMPLICIT,
     "explicit": ConfChangeTransition.JOINT_EXPLICIT,
 }
-
-
-class CommandFailed(Exception):
-    """A command could not do what it was told; its text is what it prints."""
 
 
 _CORE_ERRORS: dict[type[Exception], str | None] = {
@@ -93,237 +80,6 @@ _FAILURES = tuple(_CORE_ERRORS)
 def error_text(error: Exception) -> str:
     """What is printed of C{error}."""
     return _CORE_ERRORS[type(error)] or str(error)
-
-
-def parse_changes(text: str) -> tuple[ConfChangeSingle, ...]:
-    """
-    Membership changes as C{v1 l2 r3 u4}.
-
-    @raise CommandFailed: it is none.
-    """
-    changes = []
-    for word in text.split():
-        if len(word) < 2:
-            raise CommandFailed(f"unknown token {word}")
-        kind = CHANGE_LETTERS.get(word[0])
-        if kind is None:
-            raise CommandFailed(f"unknown input: {word}")
-        if not (word[1:].isascii() and word[1:].isdigit()):
-            raise CommandFailed(
-                f"strconv.ParseUint: parsing {quote(word[1:].encode())}: invalid syntax"
-            )
-        changes.append(ConfChangeSingle(kind, int(word[1:])))
-    return tuple(changes)
-
-
-@define
-class Transcript:
-    """
-    What the current command has printed, and the core's logger.
-
-    @ivar level: an index of C{LEVELS}: log lines below it are left out; at the
-        highest, everything is.
-    """
-
-    level: int = 0
-    _text: list[str] = field(factory=list)
-
-    @property
-    def quiet(self) -> bool:
-        """Whether nothing at all is printed."""
-        return LEVELS[self.level] == "NONE"
-
-    def set_level(self, name: str) -> None:
-        """Take the level with C{name}, in any case."""
-        if name.upper() not in LEVELS:
-            raise CommandFailed(f"log levels must be either of {describe_list(LEVELS)}")
-        self.level = LEVELS.index(name.upper())
-
-    def write(self, text: str) -> None:
-        """Print C{text}, with whatever newlines it has."""
-        if not self.quiet:
-            self._text.append(text)
-
-    def take(self) -> str:
-        """What was printed since the last time."""
-        text = "".join(self._text)
-        self._text = []
-        return text
-
-    @contextmanager
-    def indented(self) -> Iterator[None]:
-        """What is printed meanwhile is indented, line by line."""
-        outer, self._text = self._text, []
-        try:
-            yield
-        finally:
-            inner = self.take()
-            self._text = outer
-            if inner:
-                lines = inner.removesuffix("\n").split("\n")
-                self._text.append("".join(f"{INDENT}{line}\n" for line in lines))
-
-    def _log(self, level: str, text: str) -> None:
-        if self.level <= LEVELS.index(level):
-            self.write(f"{level} {text}\n")
-
-    def debug(self, text: str) -> None:
-        """See L{RaftLogger<kvdb.raft.logger.RaftLogger>}, as for all below."""
-        self._log("DEBUG", text)
-
-    def info(self, text: str) -> None:
-        """What happened."""
-        self._log("INFO", text)
-
-    def warning(self, text: str) -> None:
-        """What should not happen often."""
-        self._log("WARN", text)
-
-    def error(self, text: str) -> None:
-        """What should not happen."""
-        self._log("ERROR", text)
-
-
-@define(slots=True)
-class NodeLog(MemoryLog):
-    """
-    A log that offers the newest state of the node as a snapshot, not the one
-    it began with.
-
-    @ivar history: a snapshot for every entry applied; its data are those of
-        all entries so far, one after the other.
-    """
-
-    history: list[Snapshot] = Factory(list)
-
-    def snapshot(self) -> Snapshot:
-        """The last of the history."""
-        return self.history[-1]
-
-
-@define
-class Node:
-    """One member, its disk, and the work its threads have been given."""
-
-    raw: RawNode
-    log: NodeLog
-    config: Config
-    append_work: list[Message] = field(factory=list)
-    apply_work: list[Message] = field(factory=list)
-
-    @property
-    def id(self) -> int:
-        """The member's id; the first one made is 1."""
-        return self.config.id
-
-    def write(
-        self,
-        hard_state: HardState | None,
-        entries: Sequence[Entry],
-        snapshot: Snapshot | None,
-    ) -> None:
-        """The append thread's work."""
-        if hard_state is not None and hard_state != HardState():
-            self.log.set_hard_state(hard_state)
-        if snapshot is not None and snapshot.index:
-            if entries:
-                raise CommandFailed("can't apply snapshot and entries at the same time")
-            self.log.apply_snapshot(snapshot)
-        else:
-            self.log.append(entries)
-
-    def apply(self, entries: Sequence[Entry]) -> None:
-        """The apply thread's work: append each entry's data to the state."""
-        for entry in entries:
-            before = self.log.history[-1]
-            data = entry.data
-            conf_state = before.conf_state
-            if entry.type is not EntryType.NORMAL:
-                change = decode_conf_change(entry)
-                data = change.context
-                conf_state = self.raw.apply_conf_change(change)
-            self.log.history.append(
-                Snapshot(entry.index, entry.term, conf_state, before.data + data)
-            )
-
-
-@define
-class _NewNodes:
-    """What C{add-nodes} was told."""
-
-    voters: tuple[int, ...] = ()
-    learners: tuple[int, ...] = ()
-    index: int = 0
-    content: bytes = b""
-    settings: dict[str, object] = field(factory=dict)
-
-    def take(self, argument: Argument) -> None:
-        key = argument.key
-        if key == "voters":
-            self.voters = tuple(argument.numbers())
-        elif key == "learners":
-            self.learners = tuple(argument.numbers())
-        elif key == "index":
-            self.index = self.settings["applied"] = argument.number()
-        elif key == "content":
-            self.content = argument.single().encode()
-        elif key == "inflight":
-            self.settings["max_inflight_msgs"] = argument.number()
-        elif key == "max-committed-size-per-ready":
-            self.settings["max_committed_size_per_ready"] = argument.number()
-        elif key == "read-only":
-            try:
-                option = ReadOnlyOption(argument.single())
-            except ValueError:
-                text = quote(argument.single().encode())
-                raise CommandFailed(f"invalid read-only option {text}") from None
-            self.settings["read_only_option"] = option
-        else:
-            self.settings[_FLAGS[key]] = argument.boolean()
-
-    def snapshot(self) -> Snapshot | None:
-        """What the nodes start from; None for nothing."""
-        if not (self.voters or self.learners or self.index or self.content):
-            return None
-        # A log begins above its snapshot, and the first entry's place is not
-        # to be the first of all.
-        if self.index <= 1:
-            raise CommandFailed("index must be specified as > 1 due to bootstrap")
-        conf_state = ConfState(self.voters, self.learners)
-        return Snapshot(self.index, 1, conf_state, self.content)
-
-
-_FLAGS = {
-    "async-storage-writes": "async_storage_writes",
-    "prevote": "pre_vote",
-    "checkquorum": "check_quorum",
-    "disable-conf-change-validation": "disable_conf_change_validation",
-    "step-down-on-removal": "step_down_on_removal",
-}
-
-
-def _make_node(
-    id: int,
-    snapshot: Snapshot | None,
-    settings: dict[str, object],
-    transcript: Transcript,
-) -> Node:
-    log = NodeLog(history=[snapshot or Snapshot()])
-    if snapshot is not None:
-        log.apply_snapshot(snapshot)
-    defaults: dict[str, object] = {"max_inflight_msgs": MAX_INFLIGHT_MSGS}
-    config = Config(
-        id=id,
-        election_tick=ELECTION_TICK,
-        heartbeat_tick=HEARTBEAT_TICK,
-        random=random.Random(id),
-        logger=transcript,
-        **(defaults | settings),  # type: ignore[arg-type]
-    )
-    try:
-        return Node(RawNode(config, log), log, config)
-    except ValueError as error:
-        raise CommandFailed(str(error)) from error
 
 
 @define
@@ -383,13 +139,13 @@ class Interaction:
         """Make nodes, from nothing or from a snapshot."""
         if len(case.plain()) != 1:
             raise MalformedCase("add-nodes takes the number of nodes")
-        new = _NewNodes()
+        new = NewNodes()
         for argument in case.named():
             new.take(argument)
         snapshot = new.snapshot()
         for _ in range(case.plain_numbers()[0]):
             id = len(self.nodes) + 1
-            self.nodes.append(_make_node(id, snapshot, new.settings, self.transcript))
+            self.nodes.append(make_node(id, snapshot, new.settings, self.transcript))
 
     def raft_log(self, case: Case) -> None:
         """Print the entries on a node's disk."""
@@ -409,7 +165,7 @@ class Interaction:
             core = node.raw.core
             voter = node.id in core.tracker.configuration.voters
             self.transcript.write(
-                f"{node.id}: {ROLES[core.role]} ({'Voter' if voter else 'Non-Voter'})"
+                f"{node.id}: {ROLE_NAMES[core.role]} ({'Voter' if voter else 'Non-Voter'})"
                 f" Term:{core.term} Lead:{core.leader}\n"
             )
 
@@ -721,7 +477,7 @@ NAMED_ARGUMENTS: dict[str, tuple[str, ...]] = {
         "inflight",
         "max-committed-size-per-ready",
         "read-only",
-        *_FLAGS,
+        *FLAGS,
     ),
     "deliver-msgs": ("drop", "type"),
     "propose-conf-change": ("v1", "transition"),

@@ -192,7 +192,7 @@ class RealLogTests(SynchronousTestCase):
 async def test_syncs_run_beside_the_reactor(tmp_path: Path) -> None:
     thread = OneThread(reactor)
     filesystem = RealFileSystem(thread)
-    log = Log.open(filesystem, f"{tmp_path}/log", reactor)  # type: ignore[arg-type]
+    log = Log.open(filesystem, f"{tmp_path}/log", reactor)
     syncs = []
     for index in range(1, 30):
         log.append(make_entries(index, index + 1), None)
@@ -201,7 +201,7 @@ async def test_syncs_run_beside_the_reactor(tmp_path: Path) -> None:
     await gatherResults(syncs)
     assert log.pending_sync_seconds() == 0.0
     log.close()
-    log = Log.open(filesystem, f"{tmp_path}/log", reactor)  # type: ignore[arg-type]
+    log = Log.open(filesystem, f"{tmp_path}/log", reactor)
     assert content(log) == make_entries(1, 30)
     log.close()
     thread.stop()

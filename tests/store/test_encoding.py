@@ -1,0 +1,186 @@
+"""Commands and records as bytes, and back."""
+
+from __future__ import annotations
+
+import struct
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvdb.raft.messages import ConfState
+from kvdb.store.commands import (
+    ALWAYS,
+    Command,
+    Compact,
+    Condition,
+    ConditionKind,
+    Delete,
+    Member,
+    Outcome,
+    OutcomeStatus,
+    Put,
+    Record,
+    RegisterInstance,
+)
+from kvdb.store.encoding import (
+    Event,
+    Operation,
+    UnknownCommand,
+    decode_command,
+    decode_conf_state,
+    decode_event,
+    decode_member,
+    decode_member_change,
+    decode_outcome,
+    decode_record,
+    encode_command,
+    encode_conf_state,
+    encode_event,
+    encode_member,
+    encode_member_change,
+    encode_outcome,
+    encode_record,
+)
+
+U64 = st.integers(0, 2**64 - 1)
+BYTES = st.binary(max_size=40)
+CONDITIONS = st.one_of(
+    st.just(ALWAYS),
+    st.builds(Condition, st.sampled_from(list(ConditionKind)[1:]), U64),
+)
+COMMANDS = st.one_of(
+    st.builds(Put, BYTES, BYTES, CONDITIONS, BYTES, U64),
+    st.builds(Delete, BYTES, CONDITIONS, BYTES),
+    st.builds(Compact, U64),
+    st.builds(RegisterInstance, U64, U64),
+)
+IDS = st.lists(U64, max_size=4).map(tuple)
+WRITE_HEAD = 49
+EXAMPLES = settings(deadline=None, max_examples=60)
+
+
+class CommandTests(SynchronousTestCase):
+    """The data of entries."""
+
+    @EXAMPLES
+    @given(U64, U64, U64, COMMANDS)
+    def test_commands_are_read_as_they_were_written(
+        self, session: int, sequence: int, time_ms: int, command: Command
+    ) -> None:
+        data = encode_command(session, sequence, time_ms, command)
+        envelope, read = decode_command(data)
+        self.assertEqual(read, command)
+        self.assertEqual(
+            (envelope.session, envelope.sequence, envelope.time_ms),
+            (session, sequence, time_ms),
+        )
+
+    @EXAMPLES
+    @given(COMMANDS)
+    def test_a_cut_command_is_none(self, command: Command) -> None:
+        data = encode_command(1, 2, 3, command)
+        value = command.value if isinstance(command, Put) else b""
+        for length in range(len(data) - len(value)):
+            self.assertRaises(UnknownCommand, decode_command, data[:length])
+
+    @EXAMPLES
+    @given(BYTES)
+    def test_any_bytes_are_a_command_or_unknown(self, data: bytes) -> None:
+        try:
+            decode_command(data)
+        except UnknownCommand:
+            pass
+
+    def test_an_operation_of_a_later_release_is_refused(self) -> None:
+        data = bytearray(encode_command(1, 2, 3, Compact(4)))
+        data[24] = 77
+        with self.assertRaisesRegex(UnknownCommand, "operation 77.*later"):
+            decode_command(bytes(data))
+
+    def test_a_condition_of_a_later_release_is_refused(self) -> None:
+        data = bytearray(encode_command(1, 2, 3, Put(b"k", b"v")))
+        data[25] = 77
+        self.assertRaises(UnknownCommand, decode_command, bytes(data))
+
+    def test_the_bytes_of_a_write_are_those_of_the_page(self) -> None:
+        put = Put(b"key", b"value", Condition(ConditionKind.REVISION, 7), b"token", 9)
+        data = encode_command(1, 2, 3, put)
+        head = struct.pack(">QQQBBQQHI", 1, 2, 3, 1, 3, 7, 9, 5, 3)
+        self.assertEqual(data, head + b"token" + b"key" + b"value")
+        self.assertEqual(len(head), WRITE_HEAD)
+
+    def test_the_payload_tells_commands_apart_but_not_their_tries(self) -> None:
+        def payload(command: Command, sequence: int) -> bytes:
+            data = encode_command(1, sequence, sequence, command)
+            return decode_command(data)[0].payload
+
+        one = Put(b"k", b"v", idempotency_key=b"t")
+        self.assertEqual(payload(one, 1), payload(one, 2))
+        for other in (
+            Put(b"k", b"w", idempotency_key=b"t"),
+            Put(b"l", b"v", idempotency_key=b"t"),
+            Put(b"kv", b"", idempotency_key=b"t"),
+            Put(b"k", b"v", idempotency_key=b"t", lease=1),
+            Put(b"k", b"v", Condition(ConditionKind.ABSENT), b"t"),
+            Delete(b"k", idempotency_key=b"t"),
+        ):
+            self.assertNotEqual(payload(one, 1), payload(other, 1))
+
+
+class MemberChangeTests(SynchronousTestCase):
+    """The context of membership changes."""
+
+    @EXAMPLES
+    @given(U64, U64, U64, U64, st.text(max_size=20), BYTES)
+    def test_changes_are_read_as_they_were_written(
+        self, session: int, sequence: int, time: int, member: int, url: str, token: bytes
+    ) -> None:
+        data = encode_member_change(session, sequence, time, member, url, token)
+        change = decode_member_change(data)
+        self.assertEqual(
+            (change.session, change.sequence, change.time_ms, change.member_id),
+            (session, sequence, time, member),
+        )
+        self.assertEqual((change.url, change.idempotency_key), (url, token))
+
+    def test_a_cut_change_is_none(self) -> None:
+        data = encode_member_change(1, 2, 3, 4, "http://a:1", b"token")
+        for length in range(len(data)):
+            self.assertRaises(UnknownCommand, decode_member_change, data[:length])
+
+    def test_a_url_that_is_no_text_is_none(self) -> None:
+        data = encode_member_change(1, 2, 3, 4, "x", b"").replace(b"x", b"\xff")
+        self.assertRaises(UnknownCommand, decode_member_change, data)
+
+
+class AtRestTests(SynchronousTestCase):
+    """What rests in the engine."""
+
+    @EXAMPLES
+    @given(st.builds(Record, BYTES, U64, U64, U64, U64))
+    def test_records(self, record: Record) -> None:
+        self.assertEqual(decode_record(encode_record(record)), record)
+
+    @EXAMPLES
+    @given(st.builds(Event, st.sampled_from(Operation), U64, U64, BYTES))
+    def test_events(self, event: Event) -> None:
+        self.assertEqual(decode_event(encode_event(event)), event)
+
+    @EXAMPLES
+    @given(
+        st.builds(Outcome, st.sampled_from(OutcomeStatus), U64, st.text()),
+        st.binary(min_size=8, max_size=8),
+    )
+    def test_outcomes(self, outcome: Outcome, mark: bytes) -> None:
+        self.assertEqual(decode_outcome(encode_outcome(outcome, mark)), (outcome, mark))
+
+    @EXAMPLES
+    @given(st.builds(Member, U64, st.text(), U64))
+    def test_members(self, member: Member) -> None:
+        self.assertEqual(decode_member(encode_member(member)), member)
+
+    @EXAMPLES
+    @given(st.builds(ConfState, IDS, IDS, IDS, IDS, st.booleans()))
+    def test_memberships(self, state: ConfState) -> None:
+        self.assertEqual(decode_conf_state(encode_conf_state(state)), state)
