@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qs
 
 from klein import Klein
 from klein.resource import KleinResource
@@ -18,7 +19,7 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
 from kvdb.interfaces import DatabaseError
@@ -60,6 +61,9 @@ class RawPathResource(KleinResource):
         # Latin-1 as UTF-8: the router wants text, and gets it in any case.
         safe = path.decode("latin-1").encode()
         request.prepath, request.postpath = [], safe[1:].split(b"/")
+        if request.method != request.method.upper():
+            # Methods have a case (RFC 9110, section 9.1); the router does not.
+            return send(request, _refusal(request).answer())
         return super().render(request)
 
 
@@ -156,16 +160,10 @@ class API:
     @app.handle_errors(HTTPException)
     def refused(self, request: Any, failure: Failure) -> bytes:
         """What no route takes."""
+        if failure.check(MethodNotAllowed):
+            return send(request, _refusal(request).answer())
         error: Any = failure.value
-        path = request.path
-        if error.code == 405 and not is_reserved(path):
-            allowed = ["DELETE", "GET", "HEAD", "POST", "PUT"]
-        else:
-            allowed = sorted(getattr(error, "valid_methods", None) or [])
-        headers = {b"allow": ", ".join(allowed).encode()} if allowed else {}
-        method = request.method.decode("latin-1")
-        problem = Problem(error.code, f"{method} is not for this address", "", headers)
-        return send(request, problem.answer())
+        return send(request, Problem(error.code, error.name.lower()).answer())
 
 
 _METHODS = {
@@ -189,9 +187,7 @@ def _of_key(call: Call) -> Call:
         return call
     if not is_reserved(path):
         return call
-    allowed = _METHODS.get(path)
-    if path.startswith(b"/_/members/"):
-        allowed = "DELETE"
+    allowed = _allowed(path)
     if call.method in (b"PUT", b"DELETE") or path.startswith(b"/v3/"):
         if allowed is not None and call.method == b"DELETE":
             raise _not_for(call.method, allowed)
@@ -203,6 +199,28 @@ def _of_key(call: Call) -> Call:
     if allowed is not None:
         raise _not_for(call.method, allowed)
     raise Problem(404, "there is nothing at this address")
+
+
+def _allowed(path: bytes) -> str | None:
+    """What an address takes; None where there is nothing."""
+    if path.startswith(b"/_/members/"):
+        return "DELETE"
+    if path.startswith(KV_PREFIX):
+        return "DELETE, GET, HEAD, PUT"
+    if is_reserved(path):
+        return _METHODS.get(path)
+    return "DELETE, GET, HEAD, POST, PUT"
+
+
+def _refusal(request: Any) -> Problem:
+    """What a method is told that an address does not take."""
+    try:
+        allowed = _allowed(target_path(request.uri))
+    except Problem as problem:
+        return problem
+    if allowed is None:
+        return Problem(404, "there is nothing at this address")
+    return _not_for(request.method, allowed)
 
 
 def _not_for(method: bytes, allowed: str) -> Problem:
@@ -244,7 +262,10 @@ def _call_of(request: Any) -> Call:
         for name, values in request.requestHeaders.getAllRawHeaders()
     }
     body = request.content.read()
-    return Call(request.method, target_path(request.uri), request.args, headers, body)
+    query = request.uri.partition(b"?")[2]
+    # Twisted's own reading drops a parameter without "=".
+    args = parse_qs(query, keep_blank_values=True)
+    return Call(request.method, target_path(request.uri), args, headers, body)
 
 
 def send(request: Request, made: Answer) -> bytes:

@@ -67,8 +67,8 @@ class Envelope:
 
 
 _ENVELOPE: Final = struct.Struct(">QQQ")
-# Condition kind, its revision, lease, lengths of idempotency key and key.
-_WRITE: Final = struct.Struct(">BBQQHI")
+# Envelope, operation, condition kind, its revision, lease, lengths of idempotency
+# key and key.
 _WRITE_ENTRY: Final = struct.Struct(">QQQBBQQHI")
 _PAIR: Final = struct.Struct(">QQ")
 _ONE: Final = struct.Struct(">Q")
@@ -210,6 +210,8 @@ def decode_member_change(context: bytes) -> MemberChange:
     except (struct.error, UnicodeDecodeError) as error:
         raise UnknownCommand("a membership change without its record") from error
     token = context[start + url_length :][:token_length]
+    if len(token) < token_length:
+        raise UnknownCommand(f"a membership change cut after {len(context)} bytes")
     return MemberChange(session, sequence, time_ms, member, url, token)
 
 

@@ -189,7 +189,9 @@ class RocksEngines:
             name = "engine-00000001"
             self._write_current(name)
         for other in self.filesystem.list(self.directory):
-            if other not in (name, _CURRENT):  # left by a crash
+            if other == _CURRENT + ".new":  # left by a crash, as the next
+                self.filesystem.remove(f"{self.directory}/{other}")
+            elif other not in (name, _CURRENT):
                 shutil.rmtree(f"{self.directory}/{other}", ignore_errors=True)
         self._current = RocksEngine(f"{self.directory}/{name}")
         return self._current

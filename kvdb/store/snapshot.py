@@ -100,6 +100,7 @@ class SnapshotReceiver:
             if not self._started:
                 self._begin(chunk)
             elif self._whole:
+                self._whole = False
                 raise BadSnapshot("a chunk behind the end")
             elif kind == _IS_PAIRS:
                 self._add(chunk[1:])

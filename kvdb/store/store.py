@@ -35,7 +35,7 @@ from typing import Final
 from attrs import define, evolve, field
 
 from kvdb.raft.confchange import Change, as_v2
-from kvdb.raft.messages import ConfChangeType, ConfState, Entry
+from kvdb.raft.messages import ConfChangeType, ConfChangeV2, ConfState, Entry
 from kvdb.store.commands import (
     Compact,
     Condition,
@@ -450,16 +450,18 @@ class Store:
         """Why a committed membership change does not fit, or None."""
         v2 = as_v2(change)
         record = decode_member_change(v2.context)
-        known = self._known_change(v2.context, record)
+        known = self._known_change(v2, record)
         if known is not None:
             return "it was carried out before"
         return refusal(v2, record, self.members, self.removed, self.conf_state)
 
-    def _known_change(self, context: bytes, record: MemberChange) -> Outcome | None:
+    def _known_change(
+        self, change: ConfChangeV2, record: MemberChange
+    ) -> Outcome | None:
         if not record.idempotency_key:
             return None
         token = record.idempotency_key
-        return self._known_outcome(token, _change_mark(record))
+        return self._known_outcome(token, _change_mark(change, record))
 
     def apply_conf_change(
         self, index: int, term: int, change: Change, conf_state: ConfState
@@ -473,7 +475,7 @@ class Store:
         assert index == self.applied_index + 1, f"change at {index} out of order"
         v2 = as_v2(change)
         record = decode_member_change(v2.context)
-        outcome = self._known_change(v2.context, record)
+        outcome = self._known_change(v2, record)
         if outcome is None:
             reason = refusal(v2, record, self.members, self.removed, self.conf_state)
             if reason is None:
@@ -482,7 +484,9 @@ class Store:
             else:
                 outcome = Outcome(OutcomeStatus.REFUSED, reason=reason)
             if record.idempotency_key:
-                self._remember(record.idempotency_key, outcome, _change_mark(record))
+                self._remember(
+                    record.idempotency_key, outcome, _change_mark(v2, record)
+                )
         self._set_conf_state(conf_state)
         self._finish(index, term)
         return record.session, record.sequence, outcome
@@ -585,6 +589,7 @@ def _holds(condition: Condition, mod_revision: int) -> bool:
     return mod_revision == condition.revision and mod_revision != 0
 
 
-def _change_mark(record: MemberChange) -> bytes:
-    text = b"%d %b" % (record.member_id, record.url.encode())
-    return hashlib.blake2b(text, digest_size=8).digest()
+def _change_mark(change: ConfChangeV2, record: MemberChange) -> bytes:
+    kinds = [int(single.type) for single in change.changes]
+    text = f"{kinds} {record.member_id} {record.url}"
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()

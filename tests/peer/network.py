@@ -23,7 +23,7 @@ from twisted.internet.error import (
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import directlyProvides
 
 from kvdb.peer.addresses import parse_peer_url
 from kvdb.peer.connection import PeerSettings
@@ -37,13 +37,13 @@ TRANSPORT_BYTES = 2**16
 CONNECT_SECONDS = 3.0
 
 
-@implementer(ITCPTransport)
 class Transport:
     """One end of a connection."""
 
     other: Transport
 
     def __init__(self, network: Network, own: str, peer: str) -> None:
+        directlyProvides(self, ITCPTransport)  # as far as it is used
         self.network = network
         self.own, self.peer = own, peer
         self.protocol: Any = None

@@ -51,8 +51,9 @@ class Recorder(FrameProtocol):
 
 
 def connect(protocol: FrameProtocol) -> StringTransport:
-    transport: Any = StringTransport()
-    protocol.makeConnection(transport)
+    transport = StringTransport()
+    wire: Any = transport
+    protocol.makeConnection(wire)
     return transport
 
 

@@ -2,8 +2,8 @@
 The interaction language: nodes of one group, driven and watched step by step.
 
 An L{Interaction} holds the nodes, the messages in flight between them, and a
-L{Transcript<tests.raft.transcript.Transcript>} to which everything that happens is written.  One command is one
-method; L{COMMANDS} lists them.  Nothing happens by itself: no clock runs, no
+transcript to which everything that happens is written.  One command is one
+method; C{COMMANDS} lists them.  Nothing happens by itself: no clock runs, no
 message moves, no disk is written until a command says so.
 
 State carries over from command to command, and so from case to case.
@@ -163,9 +163,10 @@ class Interaction:
         """Print each node's part, as it sees it."""
         for node in self.nodes:
             core = node.raw.core
-            voter = node.id in core.tracker.configuration.voters
+            votes = node.id in core.tracker.configuration.voters
+            kind = "Voter" if votes else "Non-Voter"
             self.transcript.write(
-                f"{node.id}: {ROLE_NAMES[core.role]} ({'Voter' if voter else 'Non-Voter'})"
+                f"{node.id}: {ROLE_NAMES[core.role]} ({kind})"
                 f" Term:{core.term} Lead:{core.leader}\n"
             )
 

@@ -99,7 +99,7 @@ def _file_test(path: Path) -> Callable[[SynchronousTestCase], None]:
 
 
 @one_test_for_each(
-    SHARED, [*(SHARED / f"{name}.txt" for name in SHARED_FILES), *find_files(SHARED)]
+    SHARED, [*(SHARED / f"{name}.txt" for name in SHARED_FILES), *SHARED.rglob("*.txt")]
 )
 class SharedCases(SynchronousTestCase):
     """etcd's own, in C{../shared/raft-conformance}."""

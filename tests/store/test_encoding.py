@@ -56,7 +56,7 @@ COMMANDS = st.one_of(
     st.builds(RegisterInstance, U64, U64),
 )
 IDS = st.lists(U64, max_size=4).map(tuple)
-WRITE_HEAD = 49
+WRITE_HEAD = 48
 EXAMPLES = settings(deadline=None, max_examples=60)
 
 
@@ -134,13 +134,19 @@ class MemberChangeTests(SynchronousTestCase):
     @EXAMPLES
     @given(U64, U64, U64, U64, st.text(max_size=20), BYTES)
     def test_changes_are_read_as_they_were_written(
-        self, session: int, sequence: int, time: int, member: int, url: str, token: bytes
+        self,
+        session: int,
+        sequence: int,
+        time: int,
+        node: int,
+        url: str,
+        token: bytes,
     ) -> None:
-        data = encode_member_change(session, sequence, time, member, url, token)
+        data = encode_member_change(session, sequence, time, node, url, token)
         change = decode_member_change(data)
         self.assertEqual(
             (change.session, change.sequence, change.time_ms, change.member_id),
-            (session, sequence, time, member),
+            (session, sequence, time, node),
         )
         self.assertEqual((change.url, change.idempotency_key), (url, token))
 

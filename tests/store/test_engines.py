@@ -1,0 +1,103 @@
+"""What lies in the directory of engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvdb.storage.filesystem import DiskFull
+from kvdb.store import rocks
+from kvdb.store.commands import (
+    Put,
+    Record,
+)
+from kvdb.store.engine import EngineError
+from kvdb.store.memory import MemoryEngine, MemoryEngines
+from kvdb.store.rocks import RocksEngine, RocksEngines
+from tests.store.suite import OnRocks
+
+
+class RocksDirectoryTests(OnRocks):
+    """What lies in the directory of engines."""
+
+    engines: RocksEngines
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in Path(self.engines.directory).iterdir())
+
+    def test_an_install_removes_the_engine_before(self) -> None:
+        self.assertEqual(self.names(), ["CURRENT", "engine-00000001"])
+        receiver = self.store.receive_snapshot()
+        self.assertEqual(
+            self.names(), ["CURRENT", "engine-00000001", "engine-00000002"]
+        )
+        taken = self.store.open_snapshot()
+        for chunk in taken.chunks():
+            receiver.write(chunk)
+        taken.close()
+        receiver.finish()
+        self.store.install(receiver)
+        self.assertEqual(self.names(), ["CURRENT", "engine-00000002"])
+
+    def test_an_aborted_snapshot_leaves_nothing(self) -> None:
+        self.store.receive_snapshot().abort()
+        self.assertEqual(self.names(), ["CURRENT", "engine-00000001"])
+
+    def test_what_a_crash_left_is_removed_at_the_next_start(self) -> None:
+        self.do(Put(b"k", b"v"))
+        self.store.engine.flush()
+        staged = self.engines.stage()
+        staged.write({b"x": b"y"})
+        staged.close()
+        Path(self.engines.directory, "CURRENT.new").write_bytes(b"engine-0")
+        self.reopen()
+        self.assertEqual(self.names(), ["CURRENT", "engine-00000001"])
+        self.assertEqual(self.store.get(b"k"), Record(b"v", 1, 1, 1))
+
+    def test_rocksdb_writes_no_log_of_its_own(self) -> None:
+        for number in range(20):
+            self.do(Put(b"%d" % number, bytes(1000)))
+        logs = list(Path(self.engines.directory, "engine-00000001").glob("*.log"))
+        self.assertEqual([path.stat().st_size for path in logs], [0] * len(logs))
+        self.assertEqual(len(logs), 1)
+
+    def test_what_rocksdb_cannot_do_says_where_and_what_to_do(self) -> None:
+        path = self.mktemp()
+        Path(path).write_text("not a directory")
+        with self.assertRaisesRegex(EngineError, f"{path}.*restore a backup"):
+            RocksEngine(path)
+
+    def test_a_full_disk_is_a_full_disk(self) -> None:
+        error = Exception("IO error: No space left on device: 000012.sst")
+        self.assertIsInstance(rocks._engine_error("/d", error), DiskFull)
+
+    def test_an_engine_that_fails_is_an_engine_error(self) -> None:
+        def fail(*args: object) -> None:
+            raise ValueError("Corruption: block checksum mismatch")
+
+        class Broken:
+            write = flush = staticmethod(fail)
+
+        engine = RocksEngine(self.mktemp())
+        real, engine._db = engine._db, Broken()  # type: ignore[assignment]
+        self.assertRaisesRegex(EngineError, "checksum", engine.write, {b"a": b"b"})
+        self.assertRaisesRegex(EngineError, "checksum", engine.flush)
+        real.close()
+
+
+class MemoryEngineTests(SynchronousTestCase):
+    """What only the simulated engine does."""
+
+    def test_a_staged_engine_is_lost_in_a_crash(self) -> None:
+        engines = MemoryEngines()
+        engines.stage().write({b"a": b"b"})
+        engines.crash()
+        self.assertIsNone(engines.open().get(b"a"))
+
+    def test_a_view_does_not_change(self) -> None:
+        engine = MemoryEngine()
+        engine.write({b"a": b"1", b"b": b"2"})
+        view = engine.open_view()
+        engine.write({b"a": None, b"b": b"3"})
+        self.assertEqual(list(view.scan(b"", b"z")), [(b"a", b"1"), (b"b", b"2")])
