@@ -146,9 +146,6 @@ class SnapshotSender:
     def opened(self, connection: Connection) -> None:
         """The handshake is done: begin."""
         self._connection = connection
-        if self._over:
-            connection.close()
-            return
         self._progress_at = self._owner.now()
         connection.send_frame(FrameType.SNAPSHOT_BEGIN, self._begin)
         connection.transport.registerProducer(  # type: ignore[attr-defined]
@@ -157,8 +154,6 @@ class SnapshotSender:
 
     def resumeProducing(self) -> None:
         """The transport has written the last chunk: read the next."""
-        if self._over or self._ended:
-            return
         self._progress_at = self._owner.now()
         try:
             chunk = next(self._chunks, b"")
@@ -218,11 +213,14 @@ class SnapshotSender:
         if self._over:
             return
         self._over = True
-        if self._connection is not None:
-            self._connection.close()
+        connection = self._connection
         if failure is None:
+            if connection is not None:
+                connection.close()
             self.done.callback(None)
         else:
+            if connection is not None:
+                connection.abort()  # the chunk under way is of no use
             self.done.errback(failure)
 
 

@@ -22,7 +22,7 @@ class EngineError(Exception):
 
 
 class View(Protocol):
-    """The engine as it was at one moment."""
+    """The engine as it was at one moment, for one scan at a time."""
 
     def scan(self, low: bytes, high: bytes) -> Iterator[Pair]:
         """The pairs whose keys are at least C{low} and below C{high}, in order."""

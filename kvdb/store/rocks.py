@@ -69,26 +69,36 @@ def _options() -> Options:
     return options
 
 
-def _bounded(pairs: Iterator[tuple[Any, Any]], high: bytes) -> Iterator[Pair]:
-    for key, value in pairs:
-        if key >= high:
-            return
-        yield key, value
+def _scan(path: str, iterator: Any, low: bytes, high: bytes) -> Iterator[Pair]:
+    iterator.seek(low)
+    while iterator.valid() and (key := iterator.key()) < high:
+        yield key, iterator.value()
+        iterator.next()
+    try:
+        iterator.status()  # at a bad block it is as at the end
+    except Exception as error:
+        raise _engine_error(path, error) from error
 
 
 @define(slots=True, eq=False)
 class RocksView:
-    """Implements L{View<kvdb.store.engine.View>}."""
+    """
+    Implements L{View<kvdb.store.engine.View>}, for one scan at a time.
 
-    _snapshot: Any
+    It is an iterator, which sees what there was when it was made: rocksdict's
+    snapshots do so for single keys, but not when they are iterated.
+    """
+
+    _path: str
+    _iterator: Any
 
     def scan(self, low: bytes, high: bytes) -> Iterator[Pair]:
         """See there, as for the one below."""
-        return _bounded(self._snapshot.items(from_key=low), high)
+        return _scan(self._path, self._iterator, low, high)
 
     def close(self) -> None:
         """See there."""
-        self._snapshot = None
+        self._iterator = None
 
 
 @define(slots=True, eq=False)
@@ -109,7 +119,10 @@ class RocksEngine:
 
     def get(self, key: bytes) -> bytes | None:
         """See there, as for all below."""
-        value: bytes | None = self._db.get(key)
+        try:
+            value: bytes | None = self._db.get(key)
+        except Exception as error:
+            raise _engine_error(self.path, error) from error
         return value
 
     def write(self, batch: Mapping[bytes, bytes | None]) -> None:
@@ -127,7 +140,7 @@ class RocksEngine:
 
     def scan(self, low: bytes, high: bytes) -> Iterator[Pair]:
         """See there."""
-        return _bounded(self._db.items(from_key=low), high)
+        return _scan(self.path, self._db.iter(), low, high)
 
     def begin_flush(self) -> None:
         """See there."""
@@ -149,7 +162,7 @@ class RocksEngine:
 
     def open_view(self) -> RocksView:
         """See there."""
-        return RocksView(self._db.snapshot())
+        return RocksView(self.path, self._db.iter())
 
     @property
     def size_bytes(self) -> int:

@@ -233,7 +233,9 @@ class Strangers(SynchronousTestCase):
     def test_a_stranger_cannot_tell_a_node_that_it_was_removed(self) -> None:
         word = encode_refusal(Refusal(RefusalCode.REMOVED_MEMBER, "go"))
         refuse = encode_frame(FrameType.REFUSE, word)
-        self.assertTrue(self.dial(refuse).lost)
+        with capturedLogs() as logs:
+            self.assertTrue(self.dial(refuse).lost)
+        self.assertFalse([log for log in logs if "go" in log.get("what", "")])
         self.dial(self.hello() + refuse)
         self.network.run(0.1)
         self.assertEqual(self.a.refusals, [])
@@ -289,6 +291,7 @@ class Strangers(SynchronousTestCase):
             self.network.run(3.0)
         self.assertTrue(any("as member 3" in log.get("what", "") for log in logs))
         self.assertEqual(self.a.peers.connected(), [])
+        self.assertEqual(self.a.events, [])
 
 
 class Joining(SynchronousTestCase):
@@ -388,6 +391,18 @@ class Stopping(SynchronousTestCase):
         self.a.peers.stopService()
         self.network.run()
         self.assertEqual(len(self.b.received), 1)
+
+    def test_what_waits_in_a_queue_does_not_keep_it_open(self) -> None:
+        ends = self.network.ends(host(2), host(1))
+        for wire in ends:
+            wire.pauseProducing()
+        for _ in range(5):
+            self.a.say(2, heartbeat(1, 2, size=50_000))
+        stopped = self.a.peers.stopService()
+        for wire in ends:
+            wire.resumeProducing()
+        self.network.run()
+        self.successResultOf(stopped)
 
     def test_a_peer_that_does_not_answer_is_not_waited_for(self) -> None:
         self.network.sever(host(1), host(2))

@@ -146,6 +146,15 @@ class BackPressure(Pair):
         self.assertEqual(arrived, 2 + 300_000 // 50_068)
         self.assertEqual(self.a.peers.status()[2].queued_bytes, 0)
 
+    def test_of_one_turns_messages_those_without_room_are_dropped(self) -> None:
+        self.start()
+        self.stall()
+        big = [heartbeat(1, 2, commit, size=60_000) for commit in range(40)]
+        self.a.say(2, *big)
+        # Frames hold 17 of these: one is with the transport, one waits alone.
+        status = self.a.peers.status()[2]
+        self.assertEqual((status.messages_sent, status.messages_dropped), (17, 6))
+
     def test_one_message_larger_than_the_queue_waits_alone(self) -> None:
         self.start()
         ends = self.stall()

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvdb.peer.codec import encode_message
+from kvdb.peer.connection import PeerSettings
 from kvdb.peer.framing import FrameType, ProtocolError
 from kvdb.peer.snapshots import (
     MAX_CHUNK_BYTES,
@@ -157,15 +158,15 @@ class BackPressure(Streaming):
         self.successResultOf(sent)
 
     def test_a_slow_network_does_too(self) -> None:
+        self.network.latency = 0.01
         self.send()
-        self.b.sink = self.sink
-        self.network.clock.advance(0)
-        self.network.cut.add((host(1), host(2)))
-        self.network.run()
-        self.assertLessEqual(self.read, 2)
+        for _ in range(30):
+            self.network.run(0.01)
+            self.assertLessEqual(self.read, self.sink.chunks + 1)
+        self.assertGreater(self.read, 3)
 
     def test_heartbeats_do_not_wait_behind_it(self) -> None:
-        self.sink.taking = lambda: Deferred()
+        self.sink.taking = Deferred
         self.send()
         self.network.run()
         self.a.say(2, heartbeat(1, 2))
@@ -188,10 +189,24 @@ class BackPressure(Streaming):
         self.network.run()
         self.successResultOf(sent)
 
+    def test_it_does_not_count_against_the_sender(self) -> None:
+        impatient = PeerSettings(snapshot_progress_seconds=5.0)
+        d = Member(self.network, 4, members=(1, 4), settings=impatient).start()
+        self.a.know(1, 2, 3, 4)
+        self.network.run(1.0)
+        taking: Deferred[None] = Deferred()
+        assert d.sink is not None
+        d.sink.taking = lambda: taking
+        sent = self.a.peers.send_snapshot(4, snap(to=4), self.source(STATE[:1]))
+        self.network.run(20.0)
+        taking.callback(None)
+        self.network.run()
+        self.successResultOf(sent)
+
 
 class Refusal(Streaming):
     def test_one_at_a_time(self) -> None:
-        self.sink.taking = lambda: Deferred()
+        self.sink.taking = Deferred
         first = self.send()
         self.network.run()
         second = self.send(sender=self.c)
@@ -223,7 +238,7 @@ class Refusal(Streaming):
         self.idle()
 
     def test_one_to_each_member(self) -> None:
-        self.sink.taking = lambda: Deferred()
+        self.sink.taking = Deferred
         self.send()
         self.failed(self.send(), "member 2")
 
@@ -258,6 +273,7 @@ class Failing(Streaming):
         taking.errback(Failure(DiskBroke("no space")))
         self.network.run()
         self.failed(sent, "no space")
+        self.assertEqual(len(self.network.ends(host(2), host(1))), 2)
         self.assertTrue(self.sink.aborted)
         self.assertEqual(len(self.flushLoggedErrors(DiskBroke)), 1)
         self.idle()
@@ -314,11 +330,11 @@ class Failing(Streaming):
         self.assertTrue(self.sink.aborted)
 
     def test_a_connection_lost_fails_it_on_both_sides(self) -> None:
-        self.sink.taking = lambda: Deferred()
+        self.sink.taking = Deferred
         sent = self.send()
         self.network.run()
         self.wire().abortConnection()
-        self.network.run()
+        self.network.run(2.5)
         self.failed(sent)
         self.assertTrue(self.sink.aborted)
         self.idle()
@@ -329,7 +345,7 @@ class Failing(Streaming):
         self.send().addErrback(lambda _: None)
         self.network.run()
         self.wire().abortConnection()
-        self.network.run()
+        self.network.run(2.5)
         taking.cancel()
         self.assertEqual(self.flushLoggedErrors(CancelledError), [])
 
@@ -341,7 +357,7 @@ class Failing(Streaming):
         self.assertEqual(self.read, 0)
 
     def test_a_receiver_that_vanishes_fails_it_within_seconds(self) -> None:
-        self.sink.taking = lambda: Deferred()
+        self.sink.taking = Deferred
         sent = self.send()
         self.network.run()
         self.network.sever(host(1), host(2))
@@ -349,10 +365,10 @@ class Failing(Streaming):
         self.failed(sent, "silent")
 
     def test_a_sender_that_vanishes_frees_the_receiver(self) -> None:
-        sent = self.send([STATE[0]] * 1000)
-        self.network.clock.advance(0)
+        self.network.latency = 0.01
+        sent = self.send()
         while not self.sink.chunks:
-            self.network.clock.advance(0)
+            self.network.run(0.01)
         self.network.sever(host(1), host(2))
         self.network.run(6.0)
         self.assertTrue(self.sink.aborted)
@@ -360,16 +376,17 @@ class Failing(Streaming):
         self.failed(sent)
 
     def test_a_sink_stuck_for_too_long_fails_it(self) -> None:
-        self.sink.taking = lambda: Deferred()
+        self.sink.taking = Deferred
         sent = self.send()
         self.network.run(28.0)
         self.assertNoResult(sent)
         self.network.run(4.0)
         self.failed(sent, "no progress for 30 s")
+        self.network.run(2.5)
         self.assertTrue(self.sink.aborted)
 
     def test_an_install_that_takes_for_ever_fails_it(self) -> None:
-        self.sink.finishing = lambda: Deferred()
+        self.sink.finishing = Deferred
         sent = self.send()
         self.network.run(290.0, step=0.5)
         self.assertNoResult(sent)
@@ -377,23 +394,27 @@ class Failing(Streaming):
         self.failed(sent, "no progress for 300 s")
 
     def test_stopping_the_sender_fails_it(self) -> None:
-        self.sink.taking = lambda: Deferred()
+        self.sink.taking = Deferred
         sent = self.send()
         self.network.run()
         stopped = self.a.peers.stopService()
         self.failed(sent, "stopping")
         self.network.run()
         self.successResultOf(stopped)
+        self.network.run(2.5)
         self.assertTrue(self.sink.aborted)
 
     def test_stopping_the_sender_while_it_dials_fails_it(self) -> None:
         self.network.sever(host(1), host(2))
         sent = self.send()
-        self.a.peers.stopService()
+        for member in (self.a, self.b, self.c):
+            member.peers.stopService()
         self.failed(sent, "stopping")
+        self.network.run(2.9)
+        self.assertEqual(self.network.clock.getDelayedCalls(), [])
 
     def test_stopping_the_receiver_fails_it(self) -> None:
-        self.sink.taking = lambda: Deferred()
+        self.sink.taking = Deferred
         sent = self.send()
         self.network.run()
         self.b.peers.stopService()
@@ -443,6 +464,19 @@ class BadFrames(Streaming):
         self.check_broken()
         self.assertEqual(self.b.received, [])
 
+    def test_anything_after_the_end(self) -> None:
+        self.sink.finishing = Deferred
+        sent = self.send([])
+        self.network.run()
+        ends = self.network.ends(host(1), host(2))
+        newest = ends[-1].protocol
+        for kind in (FrameType.SNAPSHOT_CHUNK, FrameType.SNAPSHOT_END):
+            newest.send_frame(kind, bytes(12))
+        self.network.run()
+        self.failed(sent)
+        self.assertEqual(self.sink.chunks, 0)
+        self.assertFalse(self.sink.aborted)
+
     def test_an_end_that_is_not_that_of_what_was_sent(self) -> None:
         self.stuck().send_frame(FrameType.SNAPSHOT_END, bytes(7) + b"\1" + bytes(4))
         self.network.run()
@@ -483,12 +517,13 @@ class BadFrames(Streaming):
             (FrameType.SNAPSHOT_RESULT, encode_result(ResultCode.INSTALLED, "")),
         ):
             self.sink = self.b.sink = Sink()
-            self.sink.taking = lambda: Deferred()
+            self.sink.taking = Deferred
             sent = self.send()
             self.network.run()
             self.wire().other.protocol.send_frame(kind, body)
             self.network.run()
             self.failed(sent, "broke the protocol")
+            self.network.run(2.5)
 
     def test_only_a_snapshot_is_sent_as_one(self) -> None:
         self.assertRaises(

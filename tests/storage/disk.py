@@ -1,12 +1,12 @@
-"""A log on a simulated disk, in virtual time."""
+"""A log on a simulated disk, in virtual time; what real files need in tests."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -33,6 +33,13 @@ def content(log: Log) -> list[Entry]:
     for entry in found:
         assert log.term(entry.index) == entry.term
     return list(found)
+
+
+class AtOnce:
+    """Syncs in the caller's own thread."""
+
+    def run(self, work: Callable[[], None]) -> Deferred[None]:
+        return execute(work)
 
 
 class LogTestCase(SynchronousTestCase):

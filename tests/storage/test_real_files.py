@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, execute, gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -25,15 +25,8 @@ from kvdb.storage.filesystem import (
     hold_lock,
 )
 from kvdb.storage.log import Identity, Log
-from tests.storage.disk import content, make_entries
+from tests.storage.disk import AtOnce, content, make_entries
 from tests.timed import timed
-
-
-class AtOnce:
-    """Syncs in the caller's own thread."""
-
-    def run(self, work: Callable[[], None]) -> Deferred[None]:
-        return execute(work)
 
 
 class Later:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from twisted.internet.defer import Deferred, execute
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvdb.storage.filesystem import RealFileSystem
@@ -17,12 +14,8 @@ from kvdb.store.engine import Engines
 from kvdb.store.memory import MemoryEngines
 from kvdb.store.rocks import RocksEngines
 from kvdb.store.store import Store
+from tests.storage.disk import AtOnce
 from tests.store.entries import bootstrap, do
-
-
-class AtOnce:
-    def run(self, work: Callable[[], None]) -> Deferred[None]:
-        return execute(work)
 
 
 class StoreTestCase(SynchronousTestCase):

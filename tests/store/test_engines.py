@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,7 +13,7 @@ from kvdb.store.commands import (
     Put,
     Record,
 )
-from kvdb.store.engine import EngineError
+from kvdb.store.engine import Engine, EngineError
 from kvdb.store.memory import MemoryEngine, MemoryEngines
 from kvdb.store.rocks import RocksEngine, RocksEngines
 from tests.store.suite import OnRocks
@@ -68,6 +69,25 @@ class RocksDirectoryTests(OnRocks):
         with self.assertRaisesRegex(EngineError, f"{path}.*restore a backup"):
             RocksEngine(path)
 
+    def test_a_bad_block_is_no_end(self) -> None:
+        path = self.mktemp()
+        engine = RocksEngine(path)
+        engine.write({b"%05d" % number: os.urandom(200) for number in range(2000)})
+        engine.flush()
+        engine.close()
+        [table] = Path(path).glob("*.sst")
+        content = bytearray(table.read_bytes())
+        content[len(content) // 2] ^= 1
+        table.write_bytes(content)
+        engine = RocksEngine(path)
+        self.addCleanup(engine.close)
+        for read in (
+            lambda: list(engine.scan(b"", b"\xff")),
+            lambda: list(engine.open_view().scan(b"", b"\xff")),
+            lambda: [engine.get(b"%05d" % number) for number in range(2000)],
+        ):
+            self.assertRaisesRegex(EngineError, f"{path}.*checksum", read)
+
     def test_a_full_disk_is_a_full_disk(self) -> None:
         error = Exception("IO error: No space left on device: 000012.sst")
         self.assertIsInstance(rocks._engine_error("/d", error), DiskFull)
@@ -95,9 +115,31 @@ class MemoryEngineTests(SynchronousTestCase):
         engines.crash()
         self.assertIsNone(engines.open().get(b"a"))
 
+
+class ViewTests(SynchronousTestCase):
+    """A point in time."""
+
+    def make_engine(self) -> Engine:
+        return MemoryEngine()
+
     def test_a_view_does_not_change(self) -> None:
-        engine = MemoryEngine()
-        engine.write({b"a": b"1", b"b": b"2"})
+        engine = self.make_engine()
+        engine.write({b"%d" % number: b"old" for number in range(6)})
+        expected = list(engine.scan(b"", b"z"))
         view = engine.open_view()
-        engine.write({b"a": None, b"b": b"3"})
-        self.assertEqual(list(view.scan(b"", b"z")), [(b"a", b"1"), (b"b", b"2")])
+        engine.write({b"1": None, b"2": b"new", b"7": b"new"})
+        seen = []
+        for number, pair in enumerate(view.scan(b"", b"z")):
+            seen.append(pair)
+            engine.write({b"%d" % (5 - number): None, b"3x": b"new"})
+            engine.flush()
+        self.assertEqual(seen, expected)
+        self.assertEqual(list(view.scan(b"2", b"4")), expected[2:4])
+        view.close()
+        self.assertEqual(list(engine.scan(b"", b"7")), [(b"3x", b"new")])
+        engine.close()
+
+
+class ViewOnRocksTests(ViewTests):
+    def make_engine(self) -> Engine:
+        return RocksEngine(self.mktemp())

@@ -1,0 +1,98 @@
+"""What can be typed, and what it means."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvdb.options import Options, parse_cluster
+from kvdb.settings import Settings
+
+THREE = "http://127.0.0.1:1,http://127.0.0.1:2,http://127.0.0.1:3"
+
+
+def settings(*words: str) -> Settings:
+    """As typed."""
+    options = Options()
+    options.parseOptions(list(words))
+    return options.settings()
+
+
+class OptionsTests(SynchronousTestCase):
+    """Options, environment, defaults."""
+
+    def test_without_any_it_is_one_node(self) -> None:
+        told = settings()
+        self.assertEqual(told.cluster, {1: "http://127.0.0.1:12379"})
+        self.assertEqual((told.host, told.port, told.join), ("127.0.0.1", 12380, False))
+        self.assertEqual(told.data_dir, str(Path("data/kvdb-1").absolute()))
+        self.assertEqual(told.node.snapshot_count, 10_000)
+        self.assertEqual(told.node.election_timeout, 1.0)
+
+    def test_as_in_the_procfile(self) -> None:
+        told = settings("--id", "2", "--cluster", THREE, "--port", "22380", "--join")
+        self.assertEqual(told.peer_url, "http://127.0.0.1:2")
+        self.assertEqual((told.node_id, told.port, told.join), (2, 22380, True))
+
+    def test_ticks_are_milliseconds(self) -> None:
+        told = settings("--tick", "50", "--election-ticks", "6")
+        self.assertEqual(told.node.tick, 0.05)
+        self.assertAlmostEqual(told.node.election_timeout, 0.3)
+
+    def test_members_by_id(self) -> None:
+        self.assertEqual(
+            parse_cluster("5=http://a:1, 7=tcp://[::1]:2/"),
+            {5: "http://a:1", 7: "tcp://[::1]:2"},
+        )
+
+    def test_the_environment_stands_behind_the_command_line(self) -> None:
+        environment = {"KVDB_CLUSTER": THREE, "KVDB_ID": "3", "KVDB_JOIN": "1"}
+        for name, value in environment.items():
+            self.addCleanup(self._set, name, self._set(name, value))
+        told = settings()
+        self.assertEqual((told.node_id, told.join), (3, True))
+        self.assertEqual(settings("--id", "2").node_id, 2)
+        self._set("KVDB_PORT", "x")
+        self.addCleanup(self._set, "KVDB_PORT", None)
+        error = self.assertRaises(UsageError, settings)
+        self.assertIn("--port: 'x'", str(error))
+
+    @staticmethod
+    def _set(name: str, value: str | None) -> str | None:
+        before = os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+        return before
+
+    def test_what_is_wrong_is_named(self) -> None:
+        for words, text in (
+            (["--id", "0"], "--id: '0'"),
+            (["--id", "9223372036854775808"], "--id: "),
+            (["--id", "2"], "--id: 2 is not in --cluster, which has 1"),
+            (["--cluster", ""], "empty item"),
+            (["--cluster", "http://a:1,,http://b:1"], "empty item"),
+            (["--cluster", "http://a"], "'http://a' is not http://host:port"),
+            (["--cluster", "ftp://a:1"], "is not http://host:port"),
+            (["--cluster", "http://a:1/path"], "is not http://host:port"),
+            (["--cluster", "http://a:b"], "is not http://host:port"),
+            (["--cluster", "http://u@a:1"], "is not http://host:port"),
+            (["--cluster", "1=http://a:1,1=http://b:1"], "member 1 stands there twice"),
+            (["--cluster", "x=http://a:1"], "'x' is not a number"),
+            (["--cluster", "http://a:1,tcp://a:1"], "members 1 and 2 have one URL"),
+            (["--port", "65536"], "--port: '65536'"),
+            (["--tick", "1.5"], "--tick: '1.5'"),
+            (["--heartbeat-ticks", "10"], "--heartbeat-ticks"),
+            (["--request-timeout", "soon"], "--request-timeout: 'soon'"),
+            (["--request-timeout", "0"], "--request-timeout: '0'"),
+            (["--max-value-bytes", "999999999"], "--max-value-bytes"),
+            (["--unknown"], "--unknown"),
+            (["word"], "Wrong number of arguments"),
+        ):
+            error = self.assertRaises(UsageError, settings, *words)
+            self.assertIn(text, str(error))
+
+    def test_the_version_is_kvdbs_own(self) -> None:
+        self.assertRaises(SystemExit, settings, "--version")
