@@ -44,7 +44,7 @@ types: $(STAMP)  ## Check types.
 
 unit: $(STAMP)  ## Run all tests, and hold each room to its coverage.
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=5 \
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --durations=5 \
 		--cov --cov-report=
 	@$(BIN)/python scripts/coverage_by_room.py 90
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor
-from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
+from zope.interface import provider
 
 
 def _sockets(loop: Any) -> set[Any]:
@@ -28,6 +29,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     before = _sockets(loop)
     errors: list[str] = []
 
+    @provider(ILogObserver)
     def observe(event: LogEvent) -> None:
         if event["log_level"] >= LogLevel.error:
             errors.append(str(event.get("log_failure") or event.get("log_format")))

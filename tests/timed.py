@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest_twisted
@@ -12,14 +12,14 @@ from twisted.internet import defer, reactor
 
 def timed(
     seconds: float,
-) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., Any]]:
+) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., Any]]:
     """A test that runs in the reactor, for so long at most."""
 
-    def decorate(test: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
+    def decorate(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Any]:
         @functools.wraps(test)
         async def bounded(*args: Any, **kwargs: Any) -> None:
-            running = defer.ensureDeferred(test(*args, **kwargs))  # type: ignore[arg-type]
-            running.addTimeout(seconds, reactor)  # type: ignore[arg-type]
+            running: Any = defer.ensureDeferred(test(*args, **kwargs))
+            running.addTimeout(seconds, reactor)
             await running
 
         decorated: Callable[..., Any] = pytest_twisted.ensureDeferred(bounded)

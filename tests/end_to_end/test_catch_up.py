@@ -60,7 +60,7 @@ def test_a_follower_far_behind(tmp_path: Path) -> None:
 
         def caught_up() -> bool:
             states = [node.status() for node in (leader, behind)]
-            return states[0]["applied_index"] == states[1]["applied_index"]
+            return bool(states[0]["applied_index"] == states[1]["applied_index"])
 
         until(caught_up, "the follower has caught up")
         assert "installed the snapshot" in behind.log

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,11 @@ def test_one_node_as_in_the_readme(tmp_path: Path) -> None:
             node.kill()
 
 
+def gone(pid: int) -> bool:
+    """Whether there is no such process."""
+    return not Path(f"/proc/{pid}").exists()
+
+
 def test_three_daemons_in_one_directory(tmp_path: Path) -> None:
     cluster = LocalCluster(tmp_path)
     cluster.prepare(3)
@@ -165,4 +171,4 @@ def test_three_daemons_in_one_directory(tmp_path: Path) -> None:
         for pid in pids:
             os.kill(pid, signal.SIGTERM)
         for pid in pids:
-            until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "a daemon stops")
+            until(partial(gone, pid), "a daemon stops")

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -179,7 +180,7 @@ def test_writes_while_the_leader_goes(tmp_path: Path, how: str) -> None:
         else:
             gone = ask("DELETE", f"{others[0].url}/{leader.number}")
             assert gone.status == 204
-        acknowledged = []
+        acknowledged: list[str] = []
         end = time.monotonic() + 1.5
         while time.monotonic() < end:
             key = f"k{len(acknowledged)}"
@@ -266,6 +267,11 @@ def test_a_damaged_log(tmp_path: Path, harm: str) -> None:
             assert one.put("after", b"v").status == 204
 
 
+def takes(node: Process, value: bytes) -> bool:
+    """Whether a write is acknowledged."""
+    return node.put("k", value).status == 204
+
+
 def test_an_old_leader_that_was_stopped_answers_nothing_old(tmp_path: Path) -> None:
     with local_cluster(tmp_path, 3, *QUICK) as cluster:
         for number in range(5):
@@ -274,7 +280,7 @@ def test_an_old_leader_that_was_stopped_answers_nothing_old(tmp_path: Path) -> N
             assert leader.put("k", b"old").status == 204
             leader.signal(signal.SIGSTOP)
             new = b"new %d" % number
-            until(lambda value=new, to=other: to.put("k", value).status == 204, "taken")
+            until(partial(takes, other, new), "another leads")
             leader.signal(signal.SIGCONT)
             assert leader.get("k") == new
             leader.wait_ready()
