@@ -170,7 +170,12 @@ class Pump:
         self.proposals = Proposals(self.session, timeout)
         self.reads = Reads(self.session, timeout)
         self.writer = LogWriter(
-            self.replica.log, self._deliver, self.install, self._fail
+            self.replica.log,
+            self._deliver,
+            self.install,
+            self._fail,
+            self.clock,
+            slow_seconds=self.settings.election_timeout / 2,
         )
         self.raft = RawNode(self._config(), self.replica)
 

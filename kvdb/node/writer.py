@@ -22,10 +22,14 @@ from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvdb.raft.messages import Entry, HardState, Message, Snapshot
 from kvdb.storage.filesystem import DiskFull
+
+log = Logger(namespace="kvdb.node")
 
 
 class WritableLog(Protocol):
@@ -49,6 +53,7 @@ class _Job:
     responses: list[Message]
     must_sync: bool
     installed: bool = False
+    began: float = 0.0
 
 
 @define(slots=True, eq=False)
@@ -58,6 +63,8 @@ class LogWriter:
     @ivar install: given a snapshot, puts its state in place, durably, before
         the log forgets what led to it.
     @ivar failed: given what went wrong for good.
+    @ivar slow_seconds: a sync that takes as long is worth a word: heartbeats do
+        not wait for it, but votes and writes do.
     @ivar full: the error with which the disk refused the job at the head of
         the queue, if it did.
     """
@@ -66,6 +73,8 @@ class LogWriter:
     deliver: Callable[[Sequence[Message]], None]
     install: Callable[[Snapshot], None]
     failed: Callable[[Failure], None]
+    clock: IReactorTime
+    slow_seconds: float
     full: DiskFull | None = None
     _hard_state: HardState = field(factory=HardState)
     _jobs: deque[_Job] = field(factory=deque)
@@ -119,6 +128,7 @@ class LogWriter:
             self.log.append(job.entries, self._hard_state)
         if job.must_sync:
             self._syncing.append(job)
+            job.began = self.clock.seconds()
             self.log.sync().addCallback(self._synced, job).addErrback(self.failed)
         elif self._syncing:
             # What it answers may rest on a write that is being synced.
@@ -127,6 +137,13 @@ class LogWriter:
             self.deliver(job.responses)
 
     def _synced(self, _: None, job: _Job) -> None:
+        took = self.clock.seconds() - job.began
+        if took >= self.slow_seconds:
+            log.warn(
+                "a sync of the log took {ms:.0f} ms: the disk is slow, and members"
+                " may lose their leader over it",
+                ms=1000 * took,
+            )
         # Jobs before it are durable too, should their own word come later.
         while job in self._syncing:
             self.deliver(self._syncing.popleft().responses)

@@ -246,9 +246,11 @@ def check_invariants(configuration: Configuration, progress: ProgressMap) -> Non
     @raise ConfChangeError: one is broken.
     """
     c = configuration
-    for node in sorted(c.incoming | c.outgoing | c.learners | c.learners_next):
-        if node not in progress:
-            raise ConfChangeError(f"no progress for {node}")
+    members = c.incoming | c.outgoing | c.learners | c.learners_next
+    for node in sorted(members - progress.keys()):
+        raise ConfChangeError(f"no progress for {node}")
+    for node in sorted(progress.keys() - members):
+        raise ConfChangeError(f"progress for {node}, which is no member")
     for node in sorted(c.learners_next):
         if node not in c.outgoing:
             raise ConfChangeError(f"{node} is in LearnersNext, but not Voters[1]")

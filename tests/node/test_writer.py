@@ -1,0 +1,145 @@
+"""In which order what is asked for becomes durable, and who is told when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import provider
+
+from kvdb.node.writer import LogWriter
+from kvdb.raft.messages import Entry, HardState, Message, MessageType, Snapshot
+from kvdb.storage.filesystem import DiskFull, SyncFailed
+
+
+class Disk:
+    """A log whose syncs end when the test says so."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.syncs: list[Deferred[None]] = []
+        self.full = False
+
+    def append(self, entries: Sequence[Entry], hard_state: HardState | None) -> None:
+        if self.full:
+            raise DiskFull("no space")
+        self.done.append(f"append {[entry.index for entry in entries]}")
+
+    def sync(self) -> Deferred[None]:
+        self.syncs.append(Deferred())
+        return self.syncs[-1]
+
+    def reset(self, index: int, term: int, hard_state: HardState) -> None:
+        if self.full:
+            raise DiskFull("no space")
+        self.done.append(f"reset {index}")
+
+
+def answer(number: int) -> Message:
+    """A response that can be told from others."""
+    return Message(MessageType.APP_RESP, to=2, index=number)
+
+
+class WriterTests(SynchronousTestCase):
+    """Jobs, syncs, responses."""
+
+    def setUp(self) -> None:
+        self.disk = Disk()
+        self.clock = Clock()
+        self.told: list[int] = []
+        self.failures: list[Failure] = []
+        self.writer = LogWriter(
+            self.disk,
+            lambda messages: self.told.extend(m.index for m in messages),
+            lambda snapshot: self.disk.done.append(f"install {snapshot.index}"),
+            self.failures.append,
+            self.clock,
+            slow_seconds=0.5,
+        )
+
+    def submit(
+        self, number: int, *, entries: bool = True, snapshot: Snapshot | None = None
+    ) -> None:
+        message = Message(
+            MessageType.STORAGE_APPEND,
+            term=1 if entries else 0,
+            entries=[Entry(1, number)] if entries else [],
+            snapshot=snapshot,
+            responses=[answer(number)],
+        )
+        self.writer.submit(message, entries)
+
+    def test_nobody_is_told_before_it_is_durable(self) -> None:
+        self.submit(1)
+        self.assertEqual((self.disk.done, self.told), (["append [1]"], []))
+        self.assertFalse(self.writer.idle)
+        self.disk.syncs[0].callback(None)
+        self.assertEqual(self.told, [1])
+        self.assertTrue(self.writer.idle)
+
+    def test_an_answer_waits_for_what_was_asked_before_it(self) -> None:
+        self.submit(1)
+        self.submit(2, entries=False)
+        self.assertEqual(self.told, [])
+        self.disk.syncs[0].callback(None)
+        self.assertEqual(self.told, [1, 2])
+        self.submit(3, entries=False)
+        self.assertEqual(self.told, [1, 2, 3])
+
+    def test_answers_keep_their_order_whatever_sync_ends_first(self) -> None:
+        for number in (1, 2, 3):
+            self.submit(number)
+        self.disk.syncs[1].callback(None)
+        self.assertEqual(self.told, [1, 2])
+        self.disk.syncs[0].callback(None)
+        self.assertEqual(self.told, [1, 2])
+        self.disk.syncs[2].callback(None)
+        self.assertEqual(self.told, [1, 2, 3])
+
+    def test_a_full_disk_holds_everything_up_and_loses_nothing(self) -> None:
+        self.disk.full = True
+        self.submit(1)
+        self.submit(2)
+        self.assertIsNotNone(self.writer.full)
+        self.assertEqual((self.disk.done, self.disk.syncs), ([], []))
+        self.disk.full = False
+        self.writer.write()
+        self.assertIsNone(self.writer.full)
+        self.assertEqual(self.disk.done, ["append [1]", "append [2]"])
+
+    def test_a_snapshots_state_is_in_place_before_the_log_forgets(self) -> None:
+        self.submit(9, snapshot=Snapshot(8, 1))
+        self.assertEqual(self.disk.done, ["install 8", "reset 8", "append [9]"])
+
+    def test_a_snapshot_is_installed_once_though_the_disk_is_full(self) -> None:
+        self.disk.full = True
+        self.submit(9, snapshot=Snapshot(8, 1))
+        self.disk.full = False
+        self.writer.write()
+        self.assertEqual(self.disk.done, ["install 8", "reset 8", "append [9]"])
+
+    def test_a_sync_that_fails_is_the_end(self) -> None:
+        self.submit(1)
+        self.disk.syncs[0].errback(Failure(SyncFailed("gone")))
+        self.assertEqual([f.type for f in self.failures], [SyncFailed])
+        self.assertEqual(self.told, [])
+
+    def test_a_slow_sync_is_mentioned(self) -> None:
+        said: list[str] = []
+
+        @provider(ILogObserver)
+        def observe(event: LogEvent) -> None:
+            if event["log_level"] is LogLevel.warn:
+                said.append(str(event["log_format"]))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        for seconds in (0.4, 0.6):
+            self.submit(1)
+            self.clock.advance(seconds)
+            self.disk.syncs[-1].callback(None)
+        self.assertEqual(len(said), 1)
