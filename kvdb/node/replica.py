@@ -81,7 +81,10 @@ def open_replica(log: Log, store: Store) -> Replica:
         )
     if applied > log.last_index() or log.term(applied) != store.applied_term:
         hard_state = log.hard_state
-        if hard_state.term < store.applied_term:
-            hard_state = HardState(store.applied_term, NO_NODE, applied)
+        vote = hard_state.vote if hard_state.term >= store.applied_term else NO_NODE
+        term = max(hard_state.term, store.applied_term)
+        # What is behind the store is gone, and with it what was committed of it
+        # as far as this member knew: it hears it again from its leader.
+        hard_state = HardState(term, vote, applied)
         log.reset(applied, store.applied_term, hard_state)
     return Replica(log, store)

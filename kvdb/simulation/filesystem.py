@@ -19,7 +19,6 @@ from typing import Final
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
-from twisted.python.failure import Failure
 
 from kvdb.storage.filesystem import DirectoryInUse, DiskFull, File, Lock, SyncFailed
 
@@ -58,20 +57,30 @@ class _Inode:
     """
     @ivar pending: what was done since the last sync; a write also stands with
         its offset and data, so that it can be torn.
+    @ivar synced: how many changes are no longer pending.
     """
 
     content: bytearray = field(factory=bytearray)
     durable: bytearray = field(factory=bytearray)
     pending: list[tuple[Change, int, bytes]] = field(factory=list)
+    synced: int = 0
 
     def do(self, change: Change, offset: int = 0, data: bytes = b"") -> None:
         change(self.content)
         self.pending.append((change, offset, data))
 
-    def sync(self, count: int) -> None:
+    @property
+    def changes(self) -> int:
+        """How many there were."""
+        return self.synced + len(self.pending)
+
+    def sync(self, upto: int) -> None:
+        """Make the first C{upto} changes durable."""
+        count = max(0, upto - self.synced)
         for change, _, _ in self.pending[:count]:
             change(self.durable)
         del self.pending[:count]
+        self.synced += count
 
     def crash(self, random: Random) -> None:
         kept = [one for one in self.pending if random.random() < 0.6]
@@ -127,6 +136,15 @@ class SimulatedFile:
         self._disk.take_space(length - self.size(), self.path)
         self._inode.do(_resize(length, only_grow=True))
 
+    def allocate_later(self, length: int) -> Deferred[None]:
+        """See there."""
+
+        def work() -> None:
+            self._disk.take_space(length - self.size(), self.path)
+            self._inode.do(_resize(length, only_grow=True))
+
+        return self._later(work)
+
     def truncate(self, length: int) -> None:
         """See there."""
         self._use()
@@ -139,27 +157,26 @@ class SimulatedFile:
         self._disk.syncs += 1
         if self._disk.sync_fails:
             raise SyncFailed(f"the disk could not sync {self.path}")
-        self._inode.sync(len(self._inode.pending))
+        self._inode.sync(self._inode.changes)
 
     def sync_later(self) -> Deferred[None]:
         """See there."""
+        self._disk.syncs += 1
+        upto = self._inode.changes
+
+        def work() -> None:
+            if self._disk.sync_fails:
+                raise SyncFailed(f"the disk could not sync {self.path}")
+            self._inode.sync(upto)
+
+        return self._later(work)
+
+    def _later(self, work: Callable[[], None]) -> Deferred[None]:
         try:
             self._use()
         except Crashed:
             return fail()
-        self._disk.syncs += 1
-        done: Deferred[None] = Deferred()
-        count = len(self._inode.pending)
-        self._disk.later(lambda: self._finish_sync(count, done), self._life)
-        return done
-
-    def _finish_sync(self, count: int, done: Deferred[None]) -> None:
-        if self._disk.sync_fails:
-            done.errback(Failure(SyncFailed(f"the disk could not sync {self.path}")))
-        else:
-            # A sync at once, since then, may have covered some of it.
-            self._inode.sync(min(count, len(self._inode.pending)))
-            done.callback(None)
+        return self._disk.later(work)
 
     def close(self) -> None:
         """See there."""
@@ -181,8 +198,8 @@ class SimulatedFileSystem:
     Implements L{FileSystem<kvdb.storage.filesystem.FileSystem>}.
 
     @ivar space: bytes that are left; None for no end of them.
-    @ivar sync_delay: seconds that a sync beside the reactor takes.
-    @ivar hung: such syncs do not end until this is False again.
+    @ivar sync_delay: seconds that what is done beside the reactor takes.
+    @ivar hung: nothing of it ends until this is False again.
     @ivar sync_fails: every sync fails.
     @ivar crash_at: the operation, counted from 1, at which the power goes.
     @ivar operations: how many there were.
@@ -203,6 +220,7 @@ class SimulatedFileSystem:
     _durable: dict[str, _Inode] = field(factory=dict)
     _directories: set[str] = field(factory=set)
     _renames: list[Callable[[dict[str, _Inode]], None]] = field(factory=list)
+    _named: int = 0
     _life: int = 0
 
     # Faults.
@@ -227,27 +245,33 @@ class SimulatedFileSystem:
         if self.space is not None and length > 0:
             self.space += length
 
-    def later(self, work: Callable[[], None], life: int) -> None:
-        """Do C{work} when a sync would be done."""
+    def later(self, work: Callable[[], None]) -> Deferred[None]:
+        """Do C{work} when the disk has come to it, unless the power goes."""
+        life = self._life
+        done: Deferred[None] = Deferred()
 
         def attempt() -> None:
             if life != self._life:
                 return
             if self.hung:
                 self.clock.callLater(max(self.sync_delay, 0.01), attempt)
-            else:
+                return
+            try:
                 work()
+            except (DiskFull, SyncFailed):
+                done.errback()
+            else:
+                done.callback(None)
 
         self.clock.callLater(self.sync_delay, attempt)
+        return done
 
     def crash(self) -> None:
         """Lose power, and come back with what the disk kept."""
         self._life += 1
         self.crash_at = 0
         self.locks.clear()
-        kept = self.random.randint(0, len(self._renames))
-        for rename in self._renames[:kept]:
-            rename(self._durable)
+        self._sync_names(self._named + self.random.randint(0, len(self._renames)))
         self._renames = []
         inodes = {id(i): i for i in [*self._files.values(), *self._durable.values()]}
         for inode in inodes.values():
@@ -317,9 +341,29 @@ class SimulatedFileSystem:
     def sync_directory(self, path: str) -> None:
         """See there."""
         self.operate()
-        for rename in self._renames:
+        self._sync_names(self._named + len(self._renames))
+
+    def sync_directory_later(self, path: str) -> Deferred[None]:
+        """See there."""
+        try:
+            self.operate()
+        except Crashed:
+            return fail()
+        upto = self._named + len(self._renames)
+
+        def work() -> None:
+            if self.sync_fails:
+                raise SyncFailed(f"the disk could not sync the directory {path}")
+            self._sync_names(upto)
+
+        return self.later(work)
+
+    def _sync_names(self, upto: int) -> None:
+        count = max(0, upto - self._named)
+        for rename in self._renames[:count]:
             rename(self._durable)
-        self._renames = []
+        del self._renames[:count]
+        self._named += count
 
     def lock(self, path: str) -> Lock:
         """See there."""

@@ -8,8 +8,10 @@ Rules:
 
 * a write is not durable before a sync of its file, and a name not before a
   sync of its directory;
-* L{File.sync_later} is the only call that may take long without holding up
-  the reactor; all others answer at once, from the page cache or to it;
+* what waits for the disk can be asked for beside the reactor: C{sync_later},
+  C{allocate_later}, C{sync_directory_later}.  Their like that answer at once
+  are for opening, and for what happens once in a node's life; all other calls
+  go no further than the page cache;
 * no space is L{DiskFull}, whatever call meets it; a failed sync is
   L{SyncFailed}, and must not be tried again: the kernel may have dropped what
   it could not write, and say so only once.
@@ -60,6 +62,9 @@ class File(Protocol):
     def allocate(self, length: int) -> None:
         """Reserve space, so that its length is C{length}, zeros at the end."""
 
+    def allocate_later(self, length: int) -> Deferred[None]:
+        """The same beside the reactor; fires when it is done."""
+
     def truncate(self, length: int) -> None:
         """Cut it to C{length} bytes."""
 
@@ -70,7 +75,7 @@ class File(Protocol):
         """Make durable what was written so far; fires when it is."""
 
     def close(self) -> None:
-        """Be done with it; syncs under way still finish."""
+        """Be done with it; what is under way still finishes."""
 
 
 class Lock(Protocol):
@@ -103,6 +108,9 @@ class FileSystem(Protocol):
 
     def sync_directory(self, path: str) -> None:
         """Make the names in a directory durable, now."""
+
+    def sync_directory_later(self, path: str) -> Deferred[None]:
+        """Make durable the names that it has now; fires when they are."""
 
     def lock(self, path: str) -> Lock:
         """
@@ -173,7 +181,7 @@ class RealFile:
     path: str
     _fd: int
     _thread: SyncThread
-    _syncs: int = 0
+    _under_way: int = 0
     _closing: bool = False
 
     def size(self) -> int:
@@ -212,6 +220,10 @@ class RealFile:
                 raise _full(self.path, error) from error
             raise
 
+    def allocate_later(self, length: int) -> Deferred[None]:
+        """See there."""
+        return self._later(lambda: self.allocate(length))
+
     def truncate(self, length: int) -> None:
         """See there."""
         os.ftruncate(self._fd, length)
@@ -229,18 +241,21 @@ class RealFile:
 
     def sync_later(self) -> Deferred[None]:
         """See there."""
-        self._syncs += 1
-        return self._thread.run(self.sync).addBoth(self._synced)
+        return self._later(self.sync)
 
-    def _synced(self, result: Any) -> Any:
-        self._syncs -= 1
-        if self._closing and not self._syncs:
+    def _later(self, work: Callable[[], None]) -> Deferred[None]:
+        self._under_way += 1
+        return self._thread.run(work).addBoth(self._done)
+
+    def _done(self, result: Any) -> Any:
+        self._under_way -= 1
+        if self._closing and not self._under_way:
             os.close(self._fd)
         return result
 
     def close(self) -> None:
         """See there."""
-        if self._syncs:
+        if self._under_way:
             self._closing = True
         else:
             os.close(self._fd)
@@ -259,14 +274,19 @@ class RealFileSystem:
     """
     The operating system's files.
 
-    @ivar thread: where C{sync_later} works.
+    @ivar thread: where the calls named C{later} work.
     """
 
     thread: SyncThread
 
     def make_directory(self, path: str) -> None:
         """See L{FileSystem}, as for all below."""
-        Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
+        if Path(path).is_dir():
+            return
+        above = str(Path(path).parent)
+        self.make_directory(above)
+        Path(path).mkdir(mode=0o700, exist_ok=True)
+        self.sync_directory(above)
 
     def list(self, path: str) -> list[str]:
         """See there."""
@@ -288,7 +308,12 @@ class RealFileSystem:
 
     def rename(self, old: str, new: str) -> None:
         """See there."""
-        os.replace(old, new)
+        try:
+            os.replace(old, new)
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise _full(new, error) from error
+            raise
 
     def remove(self, path: str) -> None:
         """See there."""
@@ -305,6 +330,10 @@ class RealFileSystem:
             ) from error
         finally:
             os.close(fd)
+
+    def sync_directory_later(self, path: str) -> Deferred[None]:
+        """See there."""
+        return self.thread.run(lambda: self.sync_directory(path))
 
     def lock(self, path: str) -> Lock:
         """See there."""

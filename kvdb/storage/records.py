@@ -49,6 +49,7 @@ class RecordType(enum.IntEnum):
     IDENTITY = 3
     HARD_STATE = 4
     MARK = 5
+    SEGMENT = 6
 
 
 class BadRecord(Exception):
@@ -56,13 +57,16 @@ class BadRecord(Exception):
     Bytes that are no record.
 
     @ivar offset: where they stand in what was read.
+    @ivar why: what is wrong with them.
     """
 
     def __init__(self, offset: int, why: str) -> None:
         super().__init__(f"{why} at offset {offset}")
         self.offset = offset
+        self.why = why
 
 
+_ENTRY_RECORD: Final = int(RecordType.ENTRY)
 _ENTRY_TYPES: Final = {int(kind): kind for kind in EntryType}
 
 
@@ -85,9 +89,7 @@ def encode_entry(entry: Entry) -> bytes:
             raise ValueError(
                 f"an entry holds {len(data)} bytes, at most {MAX_ENTRY_BYTES} fit"
             )
-        covered = (
-            _ENTRY.pack(RecordType.ENTRY, entry.term, entry.index, entry.type) + data
-        )
+        covered = _ENTRY.pack(_ENTRY_RECORD, entry.term, entry.index, entry.type) + data
         encoded = entry.encoded = HEAD.pack(len(covered), crc32c(covered)) + covered
     return encoded
 
@@ -132,7 +134,7 @@ def decode_entries(buffer: bytes, offset: int, count: int) -> list[Entry]:
         if crc32c(encoded[HEAD.size :]) != checksum:
             raise BadRecord(offset, "an entry with a wrong checksum")
         known = _ENTRY_TYPES.get(entry_type)
-        if kind != RecordType.ENTRY or length < _ENTRY.size or known is None:
+        if kind != _ENTRY_RECORD or length < _ENTRY.size or known is None:
             raise BadRecord(offset, "a record that is no entry's")
         entries.append(Entry(term, index, known, encoded[_PREFIX:], encoded))
         offset = end

@@ -1,42 +1,54 @@
 """
-One file of the log, and what a crash may have done to it.
+One file of the log: batches of records, one behind the other.
 
-A segment is a sequence of batches, each written by one call; its space is
-reserved beforehand, so what was never written reads as zeros.  A batch begins
-with a BATCH record that holds the offset up to which the segment was known to
-be durable when the batch was written.
+A batch is what one call wrote, and counts whole or not at all.  It begins with
+a BATCH record: up to which place the log was known to be durable when the batch
+was written, and how long the records of the batch are.  A segment's space is
+reserved beforehand, so what was never written reads as zeros.
 
-That offset tells a torn write from corruption.  A crash may lose any part of
-what was not yet synced, and keep parts behind it; but what had been synced
-must be there.  So behind a bad record
-
-* no batch claims that its place was durable: the write was torn, nobody was
-  told that it happened, and it is erased;
-* a batch does: the disk has lost or changed what it had promised to keep, and
-  the log refuses to open.
+A I{place} is a segment's number and an offset in it, as one integer, so that
+places compare in the order of the log.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from attrs import define, frozen
 
+from kvdb.raft.messages import Entry
 from kvdb.storage.filesystem import File
 from kvdb.storage.records import (
     HEAD,
     BadRecord,
     RecordType,
+    decode_entries,
     decode_record,
     encode_record,
 )
 
-BATCH: Final = struct.Struct(">Q")
+BATCH: Final = struct.Struct(">QI")
 
-_BATCH_BYTES: Final = HEAD.size + 1 + BATCH.size
+BATCH_BYTES: Final = HEAD.size + 1 + BATCH.size
+"""The BATCH record at the head of a batch."""
+
 _BATCH_START: Final = struct.pack(">I", 1 + BATCH.size)
+_PLACE_BITS: Final = 32
+_OFFSET_MASK: Final = 2**_PLACE_BITS - 1
+_KIND_OFFSET: Final = HEAD.size
+_ENTRY: Final = int(RecordType.ENTRY)
+
+
+def to_place(number: int, offset: int) -> int:
+    """The place at C{offset} of segment C{number}."""
+    return number << _PLACE_BITS | offset
+
+
+def from_place(place: int) -> tuple[int, int]:
+    """Number and offset of a place."""
+    return place >> _PLACE_BITS, place & _OFFSET_MASK
 
 
 class CorruptLog(Exception):
@@ -53,88 +65,136 @@ class CorruptLog(Exception):
         self.offset = offset
 
 
+@define(slots=True)  # not frozen, as that costs time at each start
+class Record:
+    """
+    A record and where it stands.
+
+    @ivar body: empty where it is an entry's.
+    """
+
+    offset: int
+    kind: int
+    body: bytes
+    entry: Entry | None = None
+
+
 @frozen(slots=True)
-class Placed:
-    """A record and where it stands."""
+class Batch:
+    """What one call wrote; C{end} is the offset behind it."""
 
     offset: int
     end: int
-    kind: int
-    body: bytes
+    records: Sequence[Record]
 
 
 @define(slots=True, eq=False)
 class Segment:
     """
     @ivar number: segments are read in this order.
+    @ivar size: how long a segment may become.
     @ivar length: where the next batch goes.
-    @ivar durable: up to where it is known to be synced.
     @ivar before: the index of the last entry before it, when it was begun.
     """
 
     number: int
     file: File
     size: int
-    before: int = 0
     length: int = 0
-    durable: int = 0
+    before: int = 0
 
-    def encode_batch(self, records: list[bytes]) -> bytes:
-        """The bytes of a batch to be written next."""
-        head = encode_record(RecordType.BATCH, BATCH.pack(self.durable))
-        return b"".join([head, *records])
+    @property
+    def end(self) -> int:
+        """The place where the next batch goes."""
+        return to_place(self.number, self.length)
 
-    def write(self, batch: bytes) -> int:
-        """Write a batch; the offset of the first record behind its head."""
-        start = self.length
-        self.file.write(start, batch)
-        self.length = start + len(batch)
-        return start + _BATCH_BYTES
-
-    def records(self, *, last: bool) -> Iterator[Placed]:
+    def write(self, durable: int, records: Sequence[bytes]) -> int:
         """
-        What the segment holds, without the heads of batches.
+        Write a batch.
 
-        @param last: it is the log's last, so that its end may be torn; the torn
-            end is erased before the records end.
-        @raise CorruptLog: a record is bad and was good once.
+        @param durable: up to which place the log is known to be durable.
+        @return: the place of its first record.
         """
+        length = sum(map(len, records))
+        head = encode_record(RecordType.BATCH, BATCH.pack(durable, length))
+        first = self.length + BATCH_BYTES
+        self.file.write(self.length, b"".join((head, *records)))
+        self.length = first + length
+        return to_place(self.number, first)
+
+    def batches(self) -> Iterator[Batch]:
+        """The good batches, up to the first that is not."""
         buffer = self.file.read(0, self.size)
         offset = 0
         while offset < len(buffer):
             try:
-                kind, body, end = decode_record(buffer, offset)
-            except BadRecord as error:
-                if buffer.count(0, offset) == len(buffer) - offset:
-                    break
-                if not last or _claims_durable(buffer, offset):
-                    why = str(error).partition(" at offset")[0]
-                    raise CorruptLog(self.file.path, offset, why) from error
-                self._erase(offset)
-                break
-            if kind != RecordType.BATCH:
-                yield Placed(offset, end, kind, body)
-            offset = end
-        self.length = self.durable = offset
+                batch = _decode_batch(buffer, offset)
+            except BadRecord:
+                return
+            yield batch
+            offset = batch.end
 
-    def _erase(self, offset: int) -> None:
-        # Zeros, lest a later opening takes what is left for good records
-        # behind a bad one.
-        self.file.truncate(offset)
-        self.file.allocate(self.size)
-        self.file.sync()
-
-
-def _claims_durable(buffer: bytes, bad: int) -> bool:
-    """Whether any batch behind C{bad} says that its place was durable."""
-    offset = buffer.find(_BATCH_START, bad + 1)
-    while offset != -1:
+    def what_is_bad(self) -> BadRecord | None:
+        """What is wrong with the bytes at C{length}; None where all are zeros."""
+        buffer = self.file.read(self.length, self.size - self.length)
+        if not buffer.strip(b"\0"):
+            return None
         try:
-            kind, body, _ = decode_record(buffer, offset)
-        except BadRecord:
-            pass
+            _decode_batch(buffer, 0)
+        except BadRecord as error:
+            return BadRecord(self.length + error.offset, error.why)
+        return BadRecord(self.length, "a batch that does not follow")
+
+    def claims(self, bad: int, offset: int) -> bool:
+        """
+        Whether any batch from C{offset} on says that the place C{bad}, which
+        lies before it, was durable.
+        """
+        buffer = self.file.read(0, self.size)
+        offset = buffer.find(_BATCH_START, offset)
+        while offset != -1:
+            try:
+                kind, body, _ = decode_record(buffer, offset)
+            except BadRecord:
+                pass
+            else:
+                if kind == RecordType.BATCH:
+                    durable, _ = BATCH.unpack(body)
+                    if bad < durable <= to_place(self.number, offset):
+                        return True
+            offset = buffer.find(_BATCH_START, offset + 1)
+        return False
+
+    def erase(self) -> None:
+        """
+        Put zeros where the next batch goes and behind, lest what is left there
+        is taken for batches that follow it.
+        """
+        buffer = self.file.read(self.length, self.size - self.length)
+        # Not by cutting and allocating anew: the disk may be full.
+        self.file.write(self.length, bytes(len(buffer.rstrip(b"\0"))))
+
+
+def _decode_batch(buffer: bytes, start: int) -> Batch:
+    """@raise BadRecord: it is not there whole."""
+    kind, body, offset = decode_record(buffer, start)
+    if kind != RecordType.BATCH or len(body) != BATCH.size:
+        raise BadRecord(start, "no batch begins here")
+    end = offset + BATCH.unpack(body)[1]
+    if end > len(buffer):
+        raise BadRecord(start, "a batch of impossible length")
+    records = []
+    while offset < end:
+        at = offset + _KIND_OFFSET
+        if at < end and buffer[at] == _ENTRY:
+            (entry,) = decode_entries(buffer, offset, 1)
+            assert entry.encoded is not None
+            records.append(Record(offset, _ENTRY, b"", entry))
+            offset += len(entry.encoded)
         else:
-            if kind == RecordType.BATCH and bad < BATCH.unpack(body)[0] <= offset:
-                return True
-        offset = buffer.find(_BATCH_START, offset + 1)
-    return False
+            kind, body, behind = decode_record(buffer, offset)
+            records.append(Record(offset, kind, body))
+            offset = behind
+    if offset != end:
+        raise BadRecord(start, "a batch of another length")
+    return Batch(start, end, records)

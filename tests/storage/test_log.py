@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
+from twisted.internet.defer import Deferred, fail
+
 from kvdb.raft.messages import ENTRY_OVERHEAD, Entry, HardState
 from kvdb.raft.storage import Compacted, Unavailable
 from kvdb.simulation.filesystem import SimulatedFile, SimulatedFileSystem
 from kvdb.storage import log as log_module
 from kvdb.storage.filesystem import DirectoryInUse, DiskFull, SyncFailed
-from kvdb.storage.log import (
-    RESERVE_BYTES,
-    Identity,
-    LogClosed,
-    UnknownFormat,
-)
-from kvdb.storage.records import RecordType, encode_entry, encode_record
-from kvdb.storage.segment import CorruptLog
+from kvdb.storage.journal import RESERVE_BYTES, LogClosed
+from kvdb.storage.log import Identity, UnknownFormat
+from kvdb.storage.records import encode_entry, encode_record
+from kvdb.storage.segment import BATCH_BYTES, CorruptLog, Segment
 from tests.storage.disk import DIRECTORY, ENOUGH, LogTestCase, content, make_entries
 
-STATE: Final = HardState(3, 2, 1)
+STATE: Final = HardState(3, 2, 0)
 
 
 class AppendTests(LogTestCase):
@@ -231,7 +229,7 @@ class CompactTests(LogTestCase):
         for log in (self.log, self.reopen(self.log)):
             self.assertEqual((log.first_index(), log.last_index()), (1001, 1000))
             self.assertEqual((log.term(1000), log.hard_state), (7, STATE))
-        self.assertEqual(len(self.segments()), 1)
+        self.assertEqual(len(self.segments()), 1)  # removed by opening
         self.write(log, make_entries(1001, 1004, term=8))
         log = self.reopen(log)
         self.assertEqual(content(log), make_entries(1001, 1004, term=8))
@@ -275,11 +273,10 @@ class IdentityTests(LogTestCase):
         end = log.size_bytes
         log.close()
         file = self.disk.open(f"{DIRECTORY}/{self.segments()[0]}")
-        record = bytearray(encode_record(RecordType.MARK, b""))
         unknown = encode_record(9, b"")  # type: ignore[arg-type]
-        self.assertEqual(len(record), len(unknown))
-        file.write(end, unknown)
-        with self.assertRaisesRegex(CorruptLog, f"offset {end}.*unknown record"):
+        Segment(1, file, 1 << 20, end).write(0, [unknown])
+        place = end + BATCH_BYTES
+        with self.assertRaisesRegex(CorruptLog, f"offset {place}.*unknown record"):
             self.open()
 
     def test_entries_that_do_not_follow_are_refused(self) -> None:
@@ -287,8 +284,7 @@ class IdentityTests(LogTestCase):
         end = log.size_bytes
         log.close()
         file = self.disk.open(f"{DIRECTORY}/{self.segments()[0]}")
-        other = make_entries(5, 6)[0]
-        file.write(end, encode_entry(other))
+        Segment(1, file, 1 << 20, end).write(0, [encode_entry(make_entries(5, 6)[0])])
         with self.assertRaisesRegex(CorruptLog, "entry 5 follows entry 0"):
             self.open()
 
@@ -397,23 +393,25 @@ class SyncTests(LogTestCase):
         self.log.append(make_entries(2, 3), None)
         second = self.start_sync(self.log)
         self.disk.sync_fails = True
-        with self.assertRaises(SyncFailed):  # as the segment is full
-            self.log.append(make_entries(3, 4, size=3000), None)
+        with self.assertRaises(SyncFailed):
+            self.log.set_identity(Identity(1, 2, 3))
         self.disk.sync_fails = False
         self.clock.pump([1.0, 1.0, 1.0])
         self.failureResultOf(first, SyncFailed)
         self.failureResultOf(second, SyncFailed)
 
     def test_a_segment_that_cannot_be_synced_ends_the_log(self) -> None:
-        self.write(self.log, make_entries(1, 2, size=2000))
+        self.log.append(make_entries(1, 2, size=2000), None)
+        self.log.append(make_entries(2, 3, size=3000), None)
+        self.assertEqual(len(self.segments()), 2)
 
-        def fail(disk: SimulatedFileSystem, path: str) -> None:
-            raise SyncFailed(f"could not sync {path}")
+        def broken(disk: SimulatedFileSystem, path: str) -> Deferred[None]:
+            return fail(SyncFailed(f"could not sync {path}"))
 
-        self.patch(SimulatedFileSystem, "sync_directory", fail)
-        with self.assertRaises(SyncFailed):
-            self.log.append(make_entries(2, 3, size=3000), None)
-        self.assertRaises(LogClosed, self.log.append, make_entries(2, 3), None)
+        self.patch(SimulatedFileSystem, "sync_directory_later", broken)
+        self.failureResultOf(self.log.sync(), SyncFailed)
+        self.clock.advance(1.0)
+        self.assertRaises(LogClosed, self.log.append, make_entries(3, 4), None)
 
     def test_those_who_wait_hear_that_the_log_was_closed(self) -> None:
         self.log.append(make_entries(1, 2), None)

@@ -88,6 +88,30 @@ class RealFileTests(SynchronousTestCase):
         self.filesystem.remove(self.path + "2")
         self.assertFalse(self.filesystem.exists(self.path + "2"))
 
+    def test_space_and_names_beside_the_reactor(self) -> None:
+        later = Later()
+        filesystem = RealFileSystem(later)
+        file = filesystem.open(self.path)
+        allocated = file.allocate_later(100)
+        synced = filesystem.sync_directory_later(self.directory)
+        self.assertEqual(file.size(), 0)
+        later.work()
+        self.successResultOf(allocated)
+        self.assertEqual(file.size(), 100)
+        later.work()
+        self.successResultOf(synced)
+        file.close()
+
+    def test_a_directory_is_made_with_those_above_it(self) -> None:
+        synced: list[str] = []
+        self.patch(
+            RealFileSystem, "sync_directory", lambda self, path: synced.append(path)
+        )
+        top = self.mktemp()
+        self.filesystem.make_directory(f"{top}/one/two")
+        self.filesystem.make_directory(f"{top}/one/two")
+        self.assertEqual(synced[-2:], [top, f"{top}/one"])
+
     def test_nobody_else_can_read_them(self) -> None:
         self.filesystem.open(self.path).close()
         for path, mode in ((self.path, 0o600), (self.directory, 0o700)):
@@ -108,6 +132,7 @@ class RealFileTests(SynchronousTestCase):
             ("pwrite", lambda: file.write(0, b"x")),
             ("posix_fallocate", lambda: file.allocate(10)),
             ("open", lambda: self.filesystem.open(self.path)),
+            ("replace", lambda: self.filesystem.rename(self.path + "0", self.path)),
         ]
         for name, call in calls:
             for number in (errno.ENOSPC, errno.EDQUOT):
