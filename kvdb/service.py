@@ -170,11 +170,13 @@ class StoreService(Service):
         assert identity is not None, "the log knows whose it is"
         path = f"{self._settings.data_dir}/store"
         store = Store.open(RocksEngines(self._filesystem, path))
-        if store.applied_index == 0 and identity.cluster_id and log_.last_index() == 0:
-            cluster = self._settings.cluster
-            if not self._settings.join:
-                members = [Member(node, cluster[node]) for node in sorted(cluster)]
-                store.bootstrap(identity.cluster_id, members)
+        cluster = dict(self._settings.cluster)
+        is_empty = store.applied_index == 0 and log_.last_index() == 0
+        # A joiner may know its cluster and hold nothing of it yet: only who
+        # began as a founder, of this very cluster, begins it.
+        if is_empty and identity.cluster_id == cluster_id_of(cluster):
+            members = [Member(node, cluster[node]) for node in sorted(cluster)]
+            store.bootstrap(identity.cluster_id, members)
         self.replica = open_replica(log_, store)
 
     def stopService(self) -> None:

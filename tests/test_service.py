@@ -231,6 +231,25 @@ async def test_three_nodes_a_fourth_and_one_less(nodes: Nodes) -> None:
     await nodes.stop(3)
 
 
+@with_nodes(1)
+async def test_only_a_founder_begins_a_cluster(nodes: Nodes) -> None:
+    """A joiner that was told its cluster's id, and nothing more, waits on."""
+    [port] = free_ports(1)
+    nodes.urls.append(f"http://127.0.0.1:{port}")
+    joiner = nodes.start(2, "--join")
+    node = joiner.node_service.node
+    assert node is not None
+    founder = nodes.running[1].node_service.node
+    assert founder is not None
+    node.cluster_learned(founder.identity.cluster_id)
+    await nodes.stop(2)
+    again = nodes.start(2)
+    node = again.node_service.node
+    assert node is not None
+    assert node.replica.store.applied_index == 0
+    assert not node.pump.raft.core.tracker.configuration.voters
+
+
 @with_nodes(3)
 async def test_a_stopped_member_is_caught_up(nodes: Nodes) -> None:
     """By the log, or by a snapshot where the log was cut."""

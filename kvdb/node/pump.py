@@ -110,8 +110,11 @@ class CoreLog:
 
     _log = Logger(namespace="kvdb.raft")
 
+    def routine(self, text: str) -> None:
+        """See L{RaftLogger<kvdb.raft.logger.RaftLogger>}: of no use here."""
+
     def debug(self, text: str) -> None:
-        """See L{RaftLogger<kvdb.raft.logger.RaftLogger>}."""
+        """Likewise."""
         self._log.debug("{text}", text=text)
 
     def info(self, text: str) -> None:

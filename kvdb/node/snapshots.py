@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvdb.node.pump import Pump
+from kvdb.peer.snapshots import SnapshotRefused
 from kvdb.raft.messages import Message, Snapshot
 from kvdb.store.snapshot import SnapshotReceiver
 from kvdb.store.store import Store
@@ -83,7 +84,13 @@ class Snapshots:
     # Receiving.
 
     def begin(self, message: Message) -> Incoming:
-        """A member offers the snapshot that C{message} describes."""
+        """
+        A member offers the snapshot that C{message} describes.
+
+        @raise SnapshotRefused: the last one is not installed yet.
+        """
+        if self._received is not None:
+            raise SnapshotRefused("the snapshot before is still being installed")
         return Incoming(self, message, self.store.receive_snapshot())
 
     def received(self, message: Message, receiver: SnapshotReceiver) -> None:

@@ -35,6 +35,10 @@ log = Logger(namespace="kvdb.node")
 class WritableLog(Protocol):
     """What is asked of L{kvdb.storage.log.Log} here."""
 
+    @property
+    def hard_state(self) -> HardState:
+        """What was remembered when it was opened, or written since."""
+
     def append(self, entries: Sequence[Entry], hard_state: HardState | None) -> None:
         """Write, and change nothing where the disk is full."""
 
@@ -76,9 +80,14 @@ class LogWriter:
     clock: IReactorTime
     slow_seconds: float
     full: DiskFull | None = None
-    _hard_state: HardState = field(factory=HardState)
+    _hard_state: HardState = field(init=False)
     _jobs: deque[_Job] = field(factory=deque)
     _syncing: deque[_Job] = field(factory=deque)
+
+    def __attrs_post_init__(self) -> None:
+        # Jobs that bring none write the one before, which may be older than
+        # this process: a vote once given outlives it.
+        self._hard_state = self.log.hard_state
 
     def submit(self, message: Message, must_sync: bool) -> None:
         """A message to the append thread."""

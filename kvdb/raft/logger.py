@@ -12,7 +12,10 @@ from typing import Protocol
 
 
 class RaftLogger(Protocol):
-    """Four levels; each call is one line."""
+    """Five levels; each call is one line."""
+
+    def routine(self, text: str) -> None:
+        """What every busy turn says; etcd counts it as C{info}."""
 
     def debug(self, text: str) -> None:
         """What only a person who studies a trace wants to know."""
@@ -33,4 +36,4 @@ class SilentLogger:
     def debug(self, text: str) -> None:
         """Nothing."""
 
-    info = warning = error = debug
+    routine = info = warning = error = debug

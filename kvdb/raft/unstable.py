@@ -79,17 +79,17 @@ class Unstable:
         """
         held = self.term(index)
         if held is None:
-            self.logger.info(
+            self.logger.routine(
                 f"entry at index {index} missing from unstable log; ignoring"
             )
             return
         if index < self.offset:
-            self.logger.info(
+            self.logger.routine(
                 f"entry at index {index} matched unstable snapshot; ignoring"
             )
             return
         if held != term:
-            self.logger.info(
+            self.logger.routine(
                 f"entry at (index,term)=({index},{term}) mismatched with entry at"
                 f" ({index},{held}) in unstable log; ignoring"
             )

@@ -30,8 +30,8 @@ QUICK = ("--tick", "20")
 
 def alive(cluster: LocalCluster, key: str) -> None:
     """All that run take a write and read it everywhere."""
-    running = [n for n in cluster.nodes.values() if n.process and not n.process.poll()]
-    running = [n for n in running if n.process and n.process.poll() is None]
+    nodes = cluster.nodes.values()
+    running = [n for n in nodes if n.process and n.process.poll() is None]
     for node in running:
         assert node.put(key, b"%d" % node.number).status == 204
         for reader in running:

@@ -20,6 +20,7 @@ class Disk:
     """A log whose syncs end when the test says so."""
 
     def __init__(self) -> None:
+        self.hard_state = HardState(7, 3, 5)
         self.done: list[str] = []
         self.syncs: list[Deferred[None]] = []
         self.full = False
@@ -28,6 +29,7 @@ class Disk:
         if self.full:
             raise DiskFull("no space")
         self.done.append(f"append {[entry.index for entry in entries]}")
+        self.hard_state = hard_state or self.hard_state
 
     def sync(self) -> Deferred[None]:
         self.syncs.append(Deferred())
@@ -37,6 +39,7 @@ class Disk:
         if self.full:
             raise DiskFull("no space")
         self.done.append(f"reset {index}")
+        self.hard_state = hard_state
 
 
 def answer(number: int) -> Message:
@@ -99,6 +102,15 @@ class WriterTests(SynchronousTestCase):
         self.assertEqual(self.told, [1, 2])
         self.disk.syncs[2].callback(None)
         self.assertEqual(self.told, [1, 2, 3])
+
+    def test_what_was_remembered_stays_until_it_changes(self) -> None:
+        # As after a restart: the leader and the term are those of before.
+        message = Message(MessageType.STORAGE_APPEND, entries=[Entry(7, 6)])
+        self.writer.submit(message, must_sync=True)
+        self.assertEqual(self.disk.hard_state, HardState(7, 3, 5))
+        message = Message(MessageType.STORAGE_APPEND, snapshot=Snapshot(8, 7))
+        self.writer.submit(message, must_sync=False)
+        self.assertEqual(self.disk.hard_state, HardState(7, 3, 5))
 
     def test_a_full_disk_holds_everything_up_and_loses_nothing(self) -> None:
         self.disk.full = True

@@ -76,6 +76,8 @@ class Transcript:
         """What happened."""
         self._log("INFO", text)
 
+    routine = info
+
     def warning(self, text: str) -> None:
         """What should not happen often."""
         self._log("WARN", text)
