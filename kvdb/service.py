@@ -18,21 +18,19 @@ L{makeService}, while whoever typed the command is still there to read it.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
-import os
 import random
-import sys
+import time
 from collections.abc import Generator
 from typing import Any, Final, cast
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
-from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kvdb.host import Host, RealHost
 from kvdb.node.node import Node
 from kvdb.node.replica import Replica, ReplicaDiverged, open_replica
 from kvdb.options import Options
@@ -42,19 +40,11 @@ from kvdb.peer.peers import Peers
 from kvdb.preflight import Refused, check
 from kvdb.rest.site import RestSettings, Site, make_site
 from kvdb.settings import Settings
-from kvdb.storage.filesystem import (
-    DirectoryInUse,
-    DiskFull,
-    FileSystem,
-    OneThread,
-    RealFileSystem,
-    SyncFailed,
-)
+from kvdb.storage.filesystem import DirectoryInUse, DiskFull, SyncFailed
 from kvdb.storage.log import Identity, Log, UnknownFormat
 from kvdb.storage.segment import CorruptLog
 from kvdb.store.commands import Member
 from kvdb.store.engine import EngineError
-from kvdb.store.rocks import RocksEngines
 from kvdb.store.store import Store
 from kvdb.store.store import UnknownFormat as UnknownStoreFormat
 
@@ -64,10 +54,6 @@ log = Logger(namespace="kvdb.service")
 
 STOP_SECONDS: Final = 10.0
 """How long one service may take to stop."""
-
-SWITCH_SECONDS: Final = 0.0005
-"""How long a thread may keep the interpreter from another that waits for it:
-a sync that is done must not wait for the reactor's turn to end."""
 
 FATAL: Final = (
     CorruptLog,
@@ -89,49 +75,25 @@ def cluster_id_of(cluster: dict[int, str]) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") | 1
 
 
-def stop_process(reactor: Any, status: int) -> None:
-    """
-    Stop as SIGTERM would, and have the process exit with C{status}: neither
-    twistd nor twist has a way to ask for that.
-    """
-    if status:
-
-        @atexit.register
-        def leave() -> None:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-
-    reactor.callWhenRunning(_stop, reactor)
-
-
-def _stop(reactor: Any) -> None:
-    try:
-        reactor.stop()
-    except ReactorNotRunning:
-        pass  # on its way out already
-
-
 class LogService(Service):
     """The Raft log, and who the node is."""
 
     log: Log | None = None
 
-    def __init__(self, filesystem: FileSystem, settings: Settings, reactor: Any):
-        self._filesystem = filesystem
+    def __init__(self, host: Host, settings: Settings) -> None:
+        self._host = host
         self._settings = settings
-        self._reactor = reactor
 
     def startService(self) -> None:
         """Open it; the first time, make it this node's."""
         super().startService()
-        settings = self._settings
-        self.log = Log.open(self._filesystem, f"{settings.data_dir}/log", self._reactor)
+        settings, host = self._settings, self._host
+        self.log = Log.open(host.filesystem, f"{settings.data_dir}/log", host.reactor)
         if self.log.identity is None:
             cluster_id = 0 if settings.join else cluster_id_of(dict(settings.cluster))
             # Not drawn from the node's own source: two directories must differ
             # even where everything else is the same.
-            instance_id = int.from_bytes(os.urandom(8), "big") >> 1 | 1
+            instance_id = int.from_bytes(host.entropy(8), "big") >> 1 | 1
             self.log.set_identity(Identity(cluster_id, settings.node_id, instance_id))
         identity = self.log.identity
         assert identity is not None, "an identity was just recorded"
@@ -154,10 +116,8 @@ class StoreService(Service):
 
     replica: Replica | None = None
 
-    def __init__(
-        self, filesystem: FileSystem, settings: Settings, log_service: LogService
-    ):
-        self._filesystem = filesystem
+    def __init__(self, host: Host, settings: Settings, log_service: LogService) -> None:
+        self._host = host
         self._settings = settings
         self._log_service = log_service
 
@@ -168,8 +128,7 @@ class StoreService(Service):
         assert log_ is not None, "the log is opened before the store"
         identity = log_.identity
         assert identity is not None, "the log knows whose it is"
-        path = f"{self._settings.data_dir}/store"
-        store = Store.open(RocksEngines(self._filesystem, path))
+        store = Store.open(self._host.engines(f"{self._settings.data_dir}/store"))
         cluster = dict(self._settings.cluster)
         is_empty = store.applied_index == 0 and log_.last_index() == 0
         # A joiner may know its cluster and hold nothing of it yet: only who
@@ -193,9 +152,11 @@ class NodeService(Service):
     node: Node | None = None
     peers: Peers | None = None
 
-    def __init__(self, settings: Settings, reactor: Any, store_service: StoreService):
+    def __init__(
+        self, host: Host, settings: Settings, store_service: StoreService
+    ) -> None:
+        self._host = host
         self._settings = settings
-        self._reactor = reactor
         self._store_service = store_service
 
     def startService(self) -> None:
@@ -209,17 +170,24 @@ class NodeService(Service):
         url = member.url if member is not None else self._settings.peer_url
         identity = PeerIdentity(own.node_id, own.instance_id, own.cluster_id, url)
         # Elections and back-off need no secrecy, only that members differ.
-        source = random.Random(int.from_bytes(os.urandom(16), "big"))
-        host, port = parse_peer_url(url)
+        source = random.Random(int.from_bytes(self._host.entropy(16), "big"))
+        reactor = self._host.reactor
+        address, port = parse_peer_url(url)
 
         def listen(factory: IProtocolFactory) -> IListeningPort:
-            listening = self._reactor.listenTCP(port, factory, interface=host)
+            listening = reactor.listenTCP(port, factory, interface=address)
             return cast(IListeningPort, listening)
 
         node = Node(
-            self._reactor, source, identity, replica, self._settings.node, self.left
+            reactor,
+            source,
+            identity,
+            replica,
+            self._settings.node,
+            self.left,
+            self._host.time_of_day,
         )
-        self.peers = Peers(self._reactor, source, node, listen, tcp_dial(self._reactor))
+        self.peers = Peers(reactor, source, node, listen, tcp_dial(reactor))
         node.attach(self.peers)
         self.node = node
         self.peers.startService()
@@ -231,7 +199,7 @@ class NodeService(Service):
             log.critical("{why}", why=why)
         else:
             log.info("{why}: this process stops", why=why)
-        stop_process(self._reactor, status)
+        self._host.stop(status)
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -249,9 +217,11 @@ class HTTPService(Service):
     site: Site | None = None
     port: IListeningPort | None = None
 
-    def __init__(self, settings: Settings, reactor: Any, node_service: NodeService):
+    def __init__(
+        self, host: Host, settings: Settings, node_service: NodeService
+    ) -> None:
+        self._reactor = host.reactor
         self._settings = settings
-        self._reactor = reactor
         self._node_service = node_service
 
     def startService(self) -> None:
@@ -296,15 +266,13 @@ class Kvdb(MultiService):
     @ivar http: tells its port, once started.
     """
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(self, settings: Settings, host: Host) -> None:
         super().__init__()
-        self._reactor = reactor
-        self._thread = OneThread(reactor)
-        filesystem = RealFileSystem(self._thread)
-        log_service = LogService(filesystem, settings, reactor)
-        store_service = StoreService(filesystem, settings, log_service)
-        self.node_service = NodeService(settings, reactor, store_service)
-        self.http = HTTPService(settings, reactor, self.node_service)
+        self._host = host
+        log_service = LogService(host, settings)
+        store_service = StoreService(host, settings, log_service)
+        self.node_service = NodeService(host, settings, store_service)
+        self.http = HTTPService(host, settings, self.node_service)
         for name, service in (
             ("log", log_service),
             ("store", store_service),
@@ -325,7 +293,7 @@ class Kvdb(MultiService):
                     return
         except FATAL as error:
             log.critical("{error}", error=error)
-            stop_process(self._reactor, 1)
+            self._host.stop(1)
 
     def _was_removed(self) -> bool:
         opened = self._log_service.log
@@ -337,7 +305,7 @@ class Kvdb(MultiService):
             " it back, add it under a new id, with an empty data directory",
             node=identity.node_id,
         )
-        stop_process(self._reactor, 0)
+        self._host.stop(0)
         return True
 
     @inlineCallbacks
@@ -347,10 +315,10 @@ class Kvdb(MultiService):
         for service in reversed(list(self)):
             if service.running:
                 stopping = maybeDeferred(service.stopService)
-                stopping.addTimeout(STOP_SECONDS, self._reactor)
+                stopping.addTimeout(STOP_SECONDS, self._host.reactor)
                 stopping.addErrback(_note_unclean, service.name)
                 yield stopping
-        self._thread.stop()
+        self._host.close()
 
 
 def _note_unclean(failure: Failure, name: str) -> None:
@@ -364,12 +332,15 @@ def makeService(options: Options, reactor: Any = None) -> Kvdb:
     @raise SystemExit: something is wrong; its text is the reason.
     """
     if reactor is None:
-        # The one place where the process's own reactor is taken.
+        # The one place where the process's own reactor is taken.  Twisted's
+        # timers go by the time of day, and would all stand still when that is
+        # set back.
         from twisted.internet import reactor
+
+        reactor.seconds = time.monotonic  # type: ignore[attr-defined]
     settings = options.settings()
     try:
         check(settings)
     except Refused as error:
         raise SystemExit(f"kvdb: {error}") from None
-    sys.setswitchinterval(SWITCH_SECONDS)
-    return Kvdb(settings, reactor)
+    return Kvdb(settings, RealHost(reactor))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ from twisted.internet import defer, reactor, task
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
+from kvdb.host import RealHost
 from kvdb.options import Options
-from kvdb.service import Kvdb, makeService, stop_process
+from kvdb.service import Kvdb, makeService
 from tests.end_to_end.cluster import free_ports
 from tests.timed import timed
 
@@ -309,11 +312,28 @@ def test_a_status_other_than_0_is_left_for_the_end(
             self.stopped += 1
 
     loop = Stopping()
-    stop_process(loop, 0)
+    RealHost(loop).stop(0)
     assert registered == []
-    stop_process(loop, 3)
+    RealHost(loop).stop(3)
     assert loop.stopped == 2
     left: list[int] = []
     monkeypatch.setattr("os._exit", left.append)
     registered[0]()
     assert left == [3]
+
+
+def test_timers_do_not_go_by_the_time_of_day(tmp_path: Path) -> None:
+    """When that is set back, a node's timers would all stand still."""
+    script = f"""
+import time
+from kvdb.options import Options
+from kvdb.service import makeService
+options = Options()
+options.parseOptions(["--data-dir={tmp_path}", "--port=0"])
+makeService(options)
+from twisted.internet import reactor
+fired = []
+reactor.callLater(0.01, fired.append, True)
+assert abs(reactor.getDelayedCalls()[0].getTime() - time.monotonic()) < 5
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -56,6 +56,7 @@ class Network(Protocol):
 class Node:
     """
     @ivar stop: told why the node stops by itself, and the exit status.
+    @ivar time_of_day: seconds since the epoch, for people to read.
     """
 
     clock: IReactorTime
@@ -64,6 +65,7 @@ class Node:
     replica: Replica
     settings: NodeSettings
     stop: Callable[[str, int], None]
+    time_of_day: Callable[[], float]
     network: Network = field(init=False)
     pump: Pump = field(init=False)
     changes: Changes = field(init=False)
@@ -85,6 +87,7 @@ class Node:
             settings=self.settings,
             transport=self.network,
             stop=self.stop,
+            time_of_day=self.time_of_day,
             apply_change=self.changes.apply,
             install=self.snapshots.install,
             send_snapshot=self.snapshots.send,

@@ -135,6 +135,7 @@ class Pump:
     """
     @ivar session: this run of this node, drawn at random.
     @ivar stop: told why the node must stop, and the exit status.
+    @ivar time_of_day: seconds since the epoch, noted with each write.
     @ivar apply_change: applies a membership entry; the session, sequence
         number and outcome of its proposal.
     @ivar install: puts a received snapshot's state in place.
@@ -151,6 +152,7 @@ class Pump:
     settings: NodeSettings
     transport: Transport
     stop: Callable[[str, int], None]
+    time_of_day: Callable[[], float]
     apply_change: Callable[[Entry], tuple[int, int, Outcome] | None]
     install: Callable[[Snapshot], None]
     send_snapshot: Callable[[Message], None]
@@ -312,11 +314,10 @@ class Pump:
 
     def write(self, command: Command) -> Deferred[Outcome]:
         """See L{Database.write<kvdb.interfaces.Database.write>}."""
-        now = self.clock.seconds()
+        time_ms = int(self.time_of_day() * 1000)
         return self._submit(
-            now,
             lambda session, sequence: encode_command(
-                session, sequence, int(now * 1000), command
+                session, sequence, time_ms, command
             ),
             EntryType.NORMAL,
         )
@@ -330,15 +331,14 @@ class Pump:
         @param encode: given session, sequence number and the time in
             milliseconds, the entry's data.
         """
-        now = self.clock.seconds()
+        time_ms = int(self.time_of_day() * 1000)
         return self._submit(
-            now,
-            lambda session, sequence: encode(session, sequence, int(now * 1000)),
+            lambda session, sequence: encode(session, sequence, time_ms),
             EntryType.CONF_CHANGE_V2,
         )
 
     def _submit(
-        self, now: float, encode: Callable[[int, int], bytes], kind: EntryType
+        self, encode: Callable[[int, int], bytes], kind: EntryType
     ) -> Deferred[Outcome]:
         if not self.running:
             return fail(Unavailable("the node is stopping", "Ask another member."))
@@ -349,7 +349,7 @@ class Pump:
                 )
             )
         try:
-            deferred = self.proposals.submit(now, encode, kind)
+            deferred = self.proposals.submit(self.clock.seconds(), encode, kind)
         except Unavailable as error:
             return fail(error)
         self.wake()

@@ -163,6 +163,7 @@ class Machine:
             open_replica(log, store),
             cluster.settings,
             self._stop,
+            cluster.clock.seconds,
         )
         self.node.attach(Wire(cluster, self.node_id))
         self.node.start()

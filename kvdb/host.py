@@ -1,0 +1,103 @@
+"""
+What a node stands on: reactor, disk, chance, time of day, and its own end.
+
+The services take all of it from a L{Host}, so that the same node runs on this
+machine and in a simulated one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+from typing import Any, Final, Protocol
+
+from twisted.internet.error import ReactorNotRunning
+
+from kvdb.storage.filesystem import FileSystem, OneThread, RealFileSystem
+from kvdb.store.engine import Engines
+from kvdb.store.rocks import RocksEngines
+
+SWITCH_SECONDS: Final = 0.0005
+"""How long a thread may keep the interpreter from another that waits for it:
+a sync that is done must not wait for the reactor's turn to end."""
+
+
+class Host(Protocol):
+    """See the head of this module."""
+
+    @property
+    def reactor(self) -> Any:
+        """Provides C{IReactorTime}, C{IReactorTCP} and C{IReactorCore}; its
+        time never jumps."""
+
+    @property
+    def filesystem(self) -> FileSystem:
+        """The disk, but for the engine's part of it."""
+
+    def engines(self, directory: str) -> Engines:
+        """The engines in a directory."""
+
+    def entropy(self, length: int) -> bytes:
+        """So many bytes that nobody can foretell."""
+
+    def time_of_day(self) -> float:
+        """Seconds since the epoch, as far as this machine knows: may jump."""
+
+    def stop(self, status: int) -> None:
+        """End the process, with that exit status."""
+
+    def close(self) -> None:
+        """The node is done with it."""
+
+
+class RealHost:
+    """
+    This process, on this machine.
+
+    @ivar reactor: the one that runs it.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self._thread = OneThread(reactor)
+        self.filesystem: FileSystem = RealFileSystem(self._thread)
+        sys.setswitchinterval(SWITCH_SECONDS)
+
+    def engines(self, directory: str) -> Engines:
+        """See L{Host}, as for all below."""
+        return RocksEngines(self.filesystem, directory)
+
+    def entropy(self, length: int) -> bytes:
+        """See there."""
+        return os.urandom(length)
+
+    def time_of_day(self) -> float:
+        """See there."""
+        return time.time()
+
+    def stop(self, status: int) -> None:
+        """
+        Stop as SIGTERM would, and have the process exit with C{status}: neither
+        twistd nor twist has a way to ask for that.
+        """
+        if status:
+
+            @atexit.register
+            def leave() -> None:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+
+        self.reactor.callWhenRunning(self._stop)
+
+    def _stop(self) -> None:
+        try:
+            self.reactor.stop()
+        except ReactorNotRunning:
+            pass  # on its way out already
+
+    def close(self) -> None:
+        """See there."""
+        self._thread.stop()
