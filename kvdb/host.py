@@ -14,6 +14,7 @@ import time
 from typing import Any, Final, Protocol
 
 from twisted.internet.error import ReactorNotRunning
+from twisted.logger import Logger
 
 from kvdb.storage.filesystem import FileSystem, OneThread, RealFileSystem
 from kvdb.store.engine import Engines
@@ -22,6 +23,9 @@ from kvdb.store.rocks import RocksEngines
 SWITCH_SECONDS: Final = 0.0005
 """How long a thread may keep the interpreter from another that waits for it:
 a sync that is done must not wait for the reactor's turn to end."""
+
+
+log = Logger(namespace="kvdb.service")
 
 
 class Host(Protocol):
@@ -45,8 +49,8 @@ class Host(Protocol):
     def time_of_day(self) -> float:
         """Seconds since the epoch, as far as this machine knows: may jump."""
 
-    def stop(self, status: int) -> None:
-        """End the process, with that exit status."""
+    def stop(self, why: str, status: int) -> None:
+        """Say why the node stops by itself, and end the process with C{status}."""
 
     def close(self) -> None:
         """The node is done with it."""
@@ -77,12 +81,13 @@ class RealHost:
         """See there."""
         return time.time()
 
-    def stop(self, status: int) -> None:
+    def stop(self, why: str, status: int) -> None:
         """
         Stop as SIGTERM would, and have the process exit with C{status}: neither
         twistd nor twist has a way to ask for that.
         """
         if status:
+            log.critical("{why}", why=why)
 
             @atexit.register
             def leave() -> None:
@@ -90,6 +95,8 @@ class RealHost:
                 sys.stderr.flush()
                 os._exit(status)
 
+        else:
+            log.info("{why}: this process stops", why=why)
         self.reactor.callWhenRunning(self._stop)
 
     def _stop(self) -> None:

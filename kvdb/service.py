@@ -88,7 +88,13 @@ class LogService(Service):
         """Open it; the first time, make it this node's."""
         super().startService()
         settings, host = self._settings, self._host
-        self.log = Log.open(host.filesystem, f"{settings.data_dir}/log", host.reactor)
+        self.log = Log.open(
+            host.filesystem,
+            f"{settings.data_dir}/log",
+            host.reactor,
+            settings.node.segment_bytes,
+            settings.node.recent_bytes,
+        )
         if self.log.identity is None:
             cluster_id = 0 if settings.join else cluster_id_of(dict(settings.cluster))
             # Not drawn from the node's own source: two directories must differ
@@ -184,7 +190,7 @@ class NodeService(Service):
             identity,
             replica,
             self._settings.node,
-            self.left,
+            self._host.stop,
             self._host.time_of_day,
         )
         self.peers = Peers(reactor, source, node, listen, tcp_dial(reactor))
@@ -192,14 +198,6 @@ class NodeService(Service):
         self.node = node
         self.peers.startService()
         node.start()
-
-    def left(self, why: str, status: int) -> None:
-        """The node stops by itself."""
-        if status:
-            log.critical("{why}", why=why)
-        else:
-            log.info("{why}: this process stops", why=why)
-        self._host.stop(status)
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -292,20 +290,18 @@ class Kvdb(MultiService):
                 if service is self._log_service and self._was_removed():
                     return
         except FATAL as error:
-            log.critical("{error}", error=error)
-            self._host.stop(1)
+            self._host.stop(str(error), 1)
 
     def _was_removed(self) -> bool:
         opened = self._log_service.log
         identity = None if opened is None else opened.identity
         if identity is None or not identity.removed:
             return False
-        log.info(
-            "member {node} was removed from the cluster: this process stops.  To have"
-            " it back, add it under a new id, with an empty data directory",
-            node=identity.node_id,
+        self._host.stop(
+            f"member {identity.node_id} was removed from the cluster.  To have it"
+            " back, add it under a new id, with an empty data directory",
+            0,
         )
-        self._host.stop(0)
         return True
 
     @inlineCallbacks

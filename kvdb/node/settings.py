@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from kvdb.storage.log import RECENT_BYTES, SEGMENT_BYTES
+
 
 @frozen(slots=True, kw_only=True)
 class NodeSettings:
@@ -20,6 +22,8 @@ class NodeSettings:
     @ivar catch_up_entries: entries kept in the log behind a compaction, so
         that a follower a little behind needs no snapshot.
     @ivar history_revisions: how many revisions of history are kept.
+    @ivar segment_bytes: the size of a file of the log.
+    @ivar recent_bytes: entries of the log kept in memory, in bytes.
     """
 
     tick: float = 0.1
@@ -30,6 +34,8 @@ class NodeSettings:
     snapshot_bytes: int = 256 << 20
     catch_up_entries: int = 5_000
     history_revisions: int = 100_000
+    segment_bytes: int = SEGMENT_BYTES
+    recent_bytes: int = RECENT_BYTES
 
     @property
     def election_timeout(self) -> float:

@@ -122,7 +122,8 @@ class SimulatedFile:
     def read(self, offset: int, length: int) -> bytes:
         """See there."""
         assert not self._closed, f"{self.path} is read after it was closed"
-        return bytes(self._inode.content[offset : offset + length])
+        data = bytes(self._inode.content[offset : offset + length])
+        return self._disk.spoil(data) if self._disk.bad_reads else data
 
     def write(self, offset: int, data: bytes) -> None:
         """See there."""
@@ -201,7 +202,9 @@ class SimulatedFileSystem:
     @ivar sync_delay: seconds that what is done beside the reactor takes.
     @ivar hung: nothing of it ends until this is False again.
     @ivar sync_fails: every sync fails.
+    @ivar bad_reads: so many reads give one bit wrong.
     @ivar crash_at: the operation, counted from 1, at which the power goes.
+    @ivar on_crash: called when it does.
     @ivar operations: how many there were.
     @ivar syncs: how many of them were syncs of files.
     """
@@ -212,7 +215,9 @@ class SimulatedFileSystem:
     sync_delay: float = 0.0
     hung: bool = False
     sync_fails: bool = False
+    bad_reads: int = 0
     crash_at: int = 0
+    on_crash: Callable[[], None] = lambda: None
     operations: int = 0
     syncs: int = 0
     locks: set[str] = field(factory=set)
@@ -231,7 +236,17 @@ class SimulatedFileSystem:
             raise Crashed
         self.operations += 1
         if self.crash_at and self.operations >= self.crash_at:
+            self.on_crash()
             raise Crashed
+
+    def spoil(self, data: bytes) -> bytes:
+        """C{data} as a bad read gives it."""
+        if not data:
+            return data
+        self.bad_reads -= 1
+        spoilt = bytearray(data)
+        spoilt[self.random.randrange(len(data))] ^= 1 << self.random.randrange(8)
+        return bytes(spoilt)
 
     def take_space(self, length: int, path: str) -> None:
         """@raise DiskFull: there is not so much left."""
@@ -278,9 +293,16 @@ class SimulatedFileSystem:
             inode.crash(self.random)
         self._files = dict(self._durable)
 
+    def kill(self) -> None:
+        """The process ends, and its kernel keeps what it wrote."""
+        self._life += 1
+        self.crash_at = 0
+        self.locks.clear()
+
     def flip_bit(self, path: str, offset: int, bit: int) -> None:
-        """Change one bit of what is durable."""
+        """Change one bit of a file that nobody has open, for good."""
         inode = self._files[path]
+        assert inode.content == inode.durable, f"{path} is not wholly durable"
         for content in (inode.content, inode.durable):
             content[offset] ^= 1 << bit
 

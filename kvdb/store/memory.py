@@ -32,10 +32,18 @@ class MemoryView:
 
 @define(slots=True, eq=False)
 class MemoryEngine:
-    """Implements L{Engine<kvdb.store.engine.Engine>}."""
+    """
+    Implements L{Engine<kvdb.store.engine.Engine>}.
 
+    @ivar flush_polls: how often it is asked whether a flush is done before it
+        is.
+    """
+
+    flush_polls: int = 0
     _pairs: SortedDict[bytes, bytes] = field(factory=SortedDict)
     _undo: dict[bytes, bytes | None] = field(factory=dict)
+    _flushing: dict[bytes, bytes | None] = field(factory=dict)
+    _polls_left: int = 0
 
     def get(self, key: bytes) -> bytes | None:
         """See there, as for all below."""
@@ -59,15 +67,23 @@ class MemoryEngine:
 
     def begin_flush(self) -> None:
         """See there."""
-        self.flush()
+        # What the last one has not made durable goes with this one.
+        self._flushing = {**self._undo, **self._flushing}
+        self._undo = {}
+        self._polls_left = self.flush_polls
 
     def flushed(self) -> bool:
         """See there."""
+        if self._polls_left > 0:
+            self._polls_left -= 1
+            return False
+        self._flushing = {}
         return True
 
     def flush(self) -> None:
         """See there."""
-        self._undo.clear()
+        self._undo = {}
+        self._flushing = {}
 
     def open_view(self) -> MemoryView:
         """See there."""
@@ -83,19 +99,23 @@ class MemoryEngine:
 
     def crash(self) -> None:
         """Lose what was not flushed."""
-        for key, value in self._undo.items():
+        for key, value in {**self._undo, **self._flushing}.items():
             if value is None:
                 self._pairs.pop(key, None)
             else:
                 self._pairs[key] = value
-        self._undo.clear()
+        self.flush()
 
 
 @define(slots=True, eq=False)
 class MemoryEngines:
     """Implements L{Engines<kvdb.store.engine.Engines>}."""
 
-    current: MemoryEngine = field(factory=MemoryEngine)
+    flush_polls: int = 0
+    current: MemoryEngine = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.current = MemoryEngine(self.flush_polls)
 
     def open(self) -> Engine:
         """See there, as for all below."""
@@ -103,7 +123,7 @@ class MemoryEngines:
 
     def stage(self) -> Engine:
         """See there."""
-        return MemoryEngine()
+        return MemoryEngine(self.flush_polls)
 
     def switch(self, staged: Engine) -> None:
         """See there."""

@@ -1,0 +1,400 @@
+"""
+A whole cluster in virtual time: machines, network, clients, operator, observer.
+
+It can be told to do things to itself; what is done when is decided elsewhere
+(L{kvdb.simulation.faults}).  All chance comes from sources made of one seed,
+each for one purpose, so that what one of them draws does not move the others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, Final
+
+from attrs import define, field, frozen
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+
+from kvdb.node.node import Node
+from kvdb.node.settings import NodeSettings
+from kvdb.raft.messages import Role
+from kvdb.simulation.clients import (
+    Client,
+    Conversation,
+    Conversations,
+    Keyspace,
+    Reply,
+    Workload,
+)
+from kvdb.simulation.filesystem import Crashed
+from kvdb.simulation.history import History
+from kvdb.simulation.linearizability import Violation
+from kvdb.simulation.machine import CLIENT_PORT, Machine, address, peer_url
+from kvdb.simulation.network import Network, SimulatedReactor
+from kvdb.simulation.observer import Observer, Tap
+from kvdb.simulation.timeline import Timeline
+from kvdb.storage.filesystem import DiskFull, SyncFailed
+from kvdb.storage.journal import LogClosed
+from kvdb.storage.segment import CorruptLog
+
+MAX_OPERATOR_TRIES: Final = 60
+"""How often the operator asks for one thing."""
+
+EXPECTED_FAILURES: Final = (Crashed, CorruptLog, DiskFull, LogClosed, SyncFailed)
+"""What a node may log with a traceback: its disk's doing, and nothing else."""
+
+
+@frozen(slots=True, kw_only=True)
+class Plan:
+    """
+    What a run is made of.
+
+    @ivar size: how many members there are in the beginning.
+    """
+
+    seed: int
+    size: int = 3
+    node: NodeSettings = field(factory=NodeSettings)
+    workload: Workload = field(factory=Workload)
+    clock_drift: float = 0.0
+    latency: tuple[float, float] = (0.0002, 0.002)
+    split: float = 0.02
+    flush_polls: int = 2
+
+
+@define(slots=True, eq=False)
+class Cluster:
+    """
+    @ivar counts: what was done and what happened, by name.
+    @ivar destroyed: members whose data are lost, and who are to be replaced.
+    @ivar broken: what was found wrong, once anything is.
+    @ivar trace: told of what a person who reads the run wants to know.
+    """
+
+    plan: Plan
+    trace: Callable[[str], None]
+    counts: Counter[str] = field(factory=Counter)
+    timeline: Timeline = field(factory=Timeline)
+    history: History = field(factory=History)
+    machines: dict[int, Machine] = field(factory=dict)
+    clients: list[Client] = field(factory=list)
+    destroyed: set[int] = field(factory=set)
+    left: set[int] = field(factory=set)
+    broken: Violation | None = None
+    network: Network = field(init=False)
+    observer: Observer = field(init=False)
+    operator: Operator = field(init=False)
+    keyspace: Keyspace = field(init=False)
+    _looking: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        plan = self.plan
+        self.network = Network(self.timeline, self.random("network"))
+        self.network.least, self.network.most = plan.latency
+        self.network.split = plan.split
+        self.observer = Observer(self.counts, self.trace)
+        self.keyspace = Keyspace(workload=plan.workload)
+        self.operator = Operator(self)
+        founders = tuple(range(1, plan.size + 1))
+        for node_id in founders:
+            self.add_machine(node_id, founders, joins=False)
+        for number in range(1, plan.workload.clients + 1):
+            self.clients.append(self._client(number))
+
+    def random(self, purpose: str) -> Random:
+        """A source for one purpose."""
+        return Random(f"{self.plan.seed} {purpose}")
+
+    def _client(self, number: int) -> Client:
+        reactor = SimulatedReactor(
+            self.timeline, _nothing, network=self.network, host=f"10.1.0.{number}"
+        )
+        return Client(
+            number=number,
+            reactor=reactor,
+            random=self.random(f"client {number}"),
+            workload=self.plan.workload,
+            keyspace=self.keyspace,
+            history=self.history,
+            members=self.who_answers,
+            life_of=lambda node: self.machines[node].lives,
+            counts=self.counts,
+        )
+
+    # Machines.
+
+    def add_machine(
+        self, node_id: int, founders: Sequence[int], *, joins: bool
+    ) -> Machine:
+        """Another machine, not started."""
+        random = self.random(f"machine {node_id}")
+        machine = Machine(
+            node_id=node_id,
+            founders=tuple(founders),
+            joins=joins,
+            node_settings=self.plan.node,
+            timeline=self.timeline,
+            network=self.network,
+            random=random,
+            observe=self._observe,
+            ended=self._ended,
+        )
+        machine.memory.flush_polls = self.plan.flush_polls
+        machine.memory.current.flush_polls = self.plan.flush_polls
+        drift = self.plan.clock_drift
+        machine.reactor.run_at(1 + drift * (2 * random.random() - 1))
+        self.machines[node_id] = machine
+        self.network.watched.add(address(node_id))
+        return machine
+
+    def start(self, machine: Machine) -> None:
+        """Start a machine, unless it runs or must not."""
+        node_id = machine.node_id
+        if machine.is_up or node_id in self.destroyed or node_id in self.left:
+            return
+        machine.filesystem.bad_reads = 0  # at a start they could not be told
+        machine.start()
+        node = machine.node
+        if node is not None and node.pump.running:
+            node.pump.transport = Tap(node.network, machine, self.observer)
+        self.trace(f"machine {node_id} was started")
+
+    def start_later(self, machine: Machine, delay: float) -> None:
+        """Start it in so many seconds."""
+        self.timeline.after(delay, self.start, machine)
+
+    def _observe(self, machine: Machine) -> None:
+        if self.broken is None:
+            try:
+                self.observer.look(machine)
+            except Violation as error:
+                self.fail(error)
+
+    def _ended(self, machine: Machine, why: str, status: int) -> None:
+        node_id = machine.node_id
+        self.trace(f"machine {node_id} ended with status {status}: {why}")
+        if status == 0:
+            if why != "asked to":
+                self.left.add(node_id)
+                self.counts["members that left"] += 1
+            return
+        if not machine.excuses:
+            self.fail(Violation(f"member {node_id} stopped by itself: {why}"))
+            return
+        self.counts["nodes that stopped over their disk"] += 1
+        if "destroyed" in machine.excuses:
+            self.destroy(machine)
+            return
+        # A supervisor starts it again, on a disk that was seen to.
+        machine.filesystem.sync_fails = False
+        machine.filesystem.space = None
+        machine.lose_power()
+        self.start_later(machine, 0.5)
+
+    def destroy(self, machine: Machine) -> None:
+        """Its data are of no use any more: have it replaced."""
+        self.trace(f"the data of member {machine.node_id} are lost")
+        if machine.is_up:
+            machine.lose_power()
+        self.destroyed.add(machine.node_id)
+        self.observer.forget(machine)
+        self.operator.replace(machine.node_id)
+
+    def fail(self, error: Violation) -> None:
+        """Something is wrong: the run ends."""
+        if self.broken is None:
+            self.broken = error
+
+    # Views.
+
+    def up(self) -> list[Machine]:
+        """The machines whose node runs and is not paused."""
+        return [
+            machine
+            for machine in self.machines.values()
+            if machine.node is not None
+            and machine.node.pump.running
+            and not machine.reactor.paused
+        ]
+
+    def leader(self) -> Machine | None:
+        """Who leads, as it thinks itself; the one of the highest term."""
+        leaders = [
+            (machine.node.pump.raft.core.term, machine.node_id)
+            for machine in self.up()
+            if machine.node and machine.node.pump.raft.core.role is Role.LEADER
+        ]
+        return self.machines[max(leaders)[1]] if leaders else None
+
+    def newest(self) -> Node | None:
+        """The node that has applied most."""
+        nodes = [machine.node for machine in self.up() if machine.node]
+        return max(nodes, key=lambda n: n.replica.store.applied_index, default=None)
+
+    def members(self) -> list[int]:
+        """The members, as far as anybody that runs knows."""
+        node = self.newest()
+        return [] if node is None else sorted(node.replica.store.members)
+
+    def voters(self) -> list[int]:
+        """Those of them that vote."""
+        node = self.newest()
+        return [] if node is None else sorted(node.replica.store.conf_state.voters)
+
+    def who_answers(self) -> list[int]:
+        """Whom a client may ask."""
+        up = [m.node_id for m in self.machines.values() if m.is_up]
+        return up or sorted(self.machines)
+
+    # Running.
+
+    def run(self, until: float, done: Callable[[], bool] = lambda: False) -> None:
+        """
+        Let time pass until that time, or until it is C{done}.
+
+        @raise Violation: something is wrong.
+        """
+        observe: Any = self._logged  # an ILogObserver by its signature
+        globalLogPublisher.addObserver(observe)
+        try:
+            self.timeline.run(until, lambda: self.broken is not None or done())
+        except AssertionError as error:
+            self.fail(error if isinstance(error, Violation) else Violation(repr(error)))
+            raise self.broken from error  # type: ignore[misc]
+        finally:
+            globalLogPublisher.removeObserver(observe)
+        if self.broken is not None:
+            raise self.broken
+
+    def _logged(self, event: LogEvent) -> None:
+        failure = event.get("log_failure")
+        if failure is not None and failure.check(*EXPECTED_FAILURES) is None:
+            self.fail(Violation(f"{formatEvent(event)}\n{failure.getTraceback()}"))
+        elif event["log_namespace"].startswith("kvdb"):
+            self.trace(f"  {event['log_namespace']}: {formatEvent(event)}")
+
+
+def _nothing() -> None:
+    pass
+
+
+@define(slots=True, eq=False)
+class Operator:
+    """
+    Who changes the membership, over HTTP, until it is done or time is up.
+
+    @ivar tasks: how many are under way.
+    """
+
+    cluster: Cluster
+    reactor: SimulatedReactor = field(init=False)
+    random: Random = field(init=False)
+    tasks: int = 0
+    _next_id: int = 0
+    _requests: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        cluster = self.cluster
+        self.reactor = SimulatedReactor(
+            cluster.timeline, _nothing, network=cluster.network, host="10.2.0.1"
+        )
+        self.reactor.power_on()
+        self.random = cluster.random("operator")
+        self._next_id = cluster.plan.size
+
+    def add(self) -> None:
+        """Start a new machine, and make it a member."""
+        self._next_id += 1
+        node_id = self._next_id
+        cluster = self.cluster
+        machine = cluster.add_machine(node_id, cluster.members(), joins=True)
+        cluster.start(machine)
+        cluster.trace(f"the operator adds member {node_id}")
+        self._until_done(f"/{node_id}", "POST", peer_url(node_id), lambda: None)
+
+    def remove(self, node_id: int) -> None:
+        """Have a member removed."""
+        self.cluster.trace(f"the operator removes member {node_id}")
+        self._until_done(f"/{node_id}", "DELETE", "", lambda: None)
+
+    def replace(self, node_id: int) -> None:
+        """Have a member that lost its data removed, and another added."""
+        self.cluster.trace(f"the operator replaces member {node_id}")
+        self._until_done(f"/{node_id}", "DELETE", "", self.add)
+
+    def transfer(self, to: int) -> None:
+        """Have leadership handed over, if it can be had at once."""
+        self._ask("POST", "/_/leader", f'{{"id": {to}}}', "", lambda reply: None)
+
+    def _until_done(
+        self, path: str, method: str, body: str, then: Callable[[], None]
+    ) -> None:
+        self.tasks += 1
+        self._requests += 1
+        token = f"operator-{self._requests}"
+        tries = 0
+
+        def attempt() -> None:
+            nonlocal tries
+            tries += 1
+            self._ask(method, path, body, token, answered)
+
+        def answered(reply: Reply | None) -> None:
+            status = 0 if reply is None else reply.status
+            if status == 204 or (method == "DELETE" and status == 404):
+                self.cluster.counts[f"memberships changed by {method}"] += 1
+                self.tasks -= 1
+                then()
+            elif tries >= MAX_OPERATOR_TRIES:
+                self.tasks -= 1
+                self.cluster.counts["memberships given up"] += 1
+            elif status == 409 and method == "POST" and tries > 20:
+                self.tasks -= 1
+            else:
+                self.reactor.callLater(0.2 + self.random.random(), attempt)
+
+        attempt()
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: str,
+        token: str,
+        then: Callable[[Reply | None], None],
+    ) -> None:
+        """One request to somebody; answered once, if by nothing."""
+        to = self.random.choice(self.cluster.who_answers())
+        conversation: Conversation | None = None
+        timer: Any = None
+        over = False
+
+        def told(reply: Reply | None) -> None:
+            nonlocal over
+            if over:
+                return
+            over = True
+            if timer.active():
+                timer.cancel()
+            if conversation is not None and conversation.is_open:
+                conversation.transport.abortConnection()  # type: ignore[union-attr]
+            then(reply)
+
+        def connected(made: Any) -> None:
+            nonlocal conversation
+            conversation = made
+            if over:
+                made.transport.abortConnection()
+                return
+            headers = {"Idempotency-Key": token} if token else {}
+            made.ask(method, path, body.encode(), headers)
+
+        def failed(_: Failure) -> None:
+            told(None)
+
+        timer = self.reactor.callLater(6.0, told, None)
+        endpoint = TCP4ClientEndpoint(self.reactor, address(to), CLIENT_PORT, 3.0)
+        endpoint.connect(Conversations(told)).addCallbacks(connected, failed)

@@ -1,0 +1,487 @@
+"""
+What goes wrong, and when.
+
+A schedule is drawn before the run: each fault has its time, its kind and a seed
+of its own, so leaving one out leaves the others as they are.  Whom a fault hits
+is decided when it strikes; one that finds nothing to hit does not count.
+
+Rules: what a fault breaks it mends after a while, or the end does; no more data
+are destroyed than the cluster can bear, for of that nobody promises anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Final
+
+from attrs import frozen
+
+from kvdb.simulation.cluster import Cluster
+from kvdb.simulation.machine import DATA, Machine, address
+from kvdb.storage.records import decode_record
+from kvdb.storage.segment import BATCH, Segment, from_place
+
+Way = tuple[str, str]
+
+
+@frozen(slots=True)
+class Fault:
+    """@ivar seed: what it draws from."""
+
+    at: float
+    kind: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.at:8.3f} {self.kind} ({self.seed})"
+
+
+# The network.
+
+
+def _split(cluster: Cluster, random: Random) -> tuple[list[str], list[str]]:
+    hosts = [address(node) for node in cluster.machines]
+    random.shuffle(hosts)
+    cut = random.randint(1, max(1, len(hosts) - 1))
+    return hosts[:cut], hosts[cut:]
+
+
+def _between(some: Sequence[str], others: Sequence[str]) -> list[Way]:
+    return [(a, b) for a in some for b in others]
+
+
+def _cut(cluster: Cluster, random: Random, ways: list[Way], longest: float) -> bool:
+    if not ways:
+        return False
+    cluster.network.cut.update(ways)
+    cluster.timeline.after(longest * random.random(), cluster.network.heal, *ways)
+    return True
+
+
+def _partition(cluster: Cluster, random: Random) -> bool:
+    some, others = _split(cluster, random)
+    ways = _between(some, others) + _between(others, some)
+    return _cut(cluster, random, ways, 8.0)
+
+
+def _one_way(cluster: Cluster, random: Random) -> bool:
+    some, others = _split(cluster, random)
+    return _cut(cluster, random, _between(some, others), 8.0)
+
+
+def _bridge(cluster: Cluster, random: Random) -> bool:
+    hosts = [address(node) for node in cluster.machines]
+    if len(hosts) < 3:
+        return False
+    random.shuffle(hosts)
+    middle = len(hosts) // 2
+    some, others = hosts[:middle], hosts[middle + 1 :]
+    return _cut(cluster, random, _between(some, others) + _between(others, some), 8.0)
+
+
+def _isolate_leader(cluster: Cluster, random: Random) -> bool:
+    leader = cluster.leader()
+    if leader is None:
+        return False
+    own = [address(leader.node_id)]
+    others = [address(node) for node in cluster.machines if node != leader.node_id]
+    ways = [*_between(own, others), *_between(others, own)]
+    if random.random() < 0.4:
+        ways = _between(own, others) if random.random() < 0.5 else _between(others, own)
+    return _cut(cluster, random, ways, 6.0)
+
+
+def _flapping(cluster: Cluster, random: Random) -> bool:
+    some, others = _split(cluster, random)
+    ways = _between(some, others)
+    if random.random() < 0.5:
+        ways += _between(others, some)
+    period = 0.05 + 0.8 * random.random()
+    for turn in range(random.randint(2, 8)):
+        at = 2 * turn * period
+        cluster.timeline.after(at, cluster.network.cut.update, ways)
+        cluster.timeline.after(at + period, cluster.network.heal, *ways)
+    return bool(ways)
+
+
+def _slow_links(cluster: Cluster, random: Random) -> bool:
+    some, others = _split(cluster, random)
+    ways = _between(some, others) + _between(others, some)
+    factor = random.choice([5.0, 20.0, 100.0, 400.0])
+    slow = cluster.network.slow
+
+    def mend() -> None:
+        for way in ways:
+            slow.pop(way, None)
+
+    slow.update(dict.fromkeys(ways, factor))
+    cluster.timeline.after(8.0 * random.random(), mend)
+    return bool(ways)
+
+
+def _reset_connections(cluster: Cluster, random: Random) -> bool:
+    open_ = [t for t in cluster.network.transports if not t.lost]
+    busy = [t for t in open_ if len(t.buffer) > 1]
+    if not open_:
+        return False
+    for transport in random.sample(busy or open_, min(3, len(busy or open_))):
+        if not transport.lost and cluster.network.reset(transport):
+            cluster.counts["connections cut within a frame"] += 1
+    return True
+
+
+# Processes and machines.
+
+
+def _pick(cluster: Cluster, random: Random) -> Machine | None:
+    """Somebody that runs; often the leader."""
+    leader = cluster.leader()
+    if leader is not None and random.random() < 0.35:
+        return leader
+    up = cluster.up()
+    return random.choice(up) if up else None
+
+
+def _kill(cluster: Cluster, random: Random) -> bool:
+    machine = _pick(cluster, random)
+    if machine is None:
+        return False
+    machine.kill()
+    cluster.start_later(machine, 4.0 * random.random())
+    return True
+
+
+def _terminate(cluster: Cluster, random: Random) -> bool:
+    machine = _pick(cluster, random)
+    if machine is None:
+        return False
+    machine.terminate()
+
+    def again() -> None:
+        if machine.is_up:
+            machine.kill()  # it took too long
+        cluster.start(machine)
+
+    cluster.timeline.after(3.0 + 4.0 * random.random(), again)
+    return True
+
+
+def _lose_power(cluster: Cluster, random: Random) -> bool:
+    machine = _pick(cluster, random)
+    if machine is None:
+        return False
+    machine.lose_power()
+    cluster.start_later(machine, 4.0 * random.random())
+    return True
+
+
+def _lose_power_in_a_write(cluster: Cluster, random: Random) -> bool:
+    machine = _pick(cluster, random)
+    if machine is None:
+        return False
+    disk = machine.filesystem
+    disk.crash_at = disk.operations + random.randint(1, 12)
+    disk.on_crash = lambda: cluster.timeline.after(0, gone, machine.lives)
+
+    def gone(life: int) -> None:
+        if machine.is_up and machine.lives == life:
+            machine.lose_power()
+            cluster.counts["power lost within a disk operation"] += 1
+        cluster.start_later(machine, 3.0 * random.random())
+
+    return True
+
+
+def _all_lose_power(cluster: Cluster, random: Random) -> bool:
+    machines = [m for m in cluster.machines.values() if m.is_up]
+    for machine in machines:
+        machine.lose_power()
+        cluster.start_later(machine, 3.0 * random.random())
+    return bool(machines)
+
+
+def _pause(cluster: Cluster, random: Random) -> bool:
+    machine = _pick(cluster, random)
+    if machine is None:
+        return False
+    machine.reactor.pause()
+    longest = random.choice([0.3, 2.0, 7.0])
+    life = machine.reactor.life
+
+    def resume() -> None:
+        if machine.reactor.life == life and machine.reactor.paused:
+            machine.reactor.resume()
+
+    cluster.timeline.after(longest * random.random(), resume)
+    return True
+
+
+# Clocks.
+
+
+def _clock_jump(cluster: Cluster, random: Random) -> bool:
+    machine = _pick(cluster, random)
+    if machine is None:
+        return False
+    machine.clock_error += random.choice([-1e6, -60.0, -1.0, 1.0, 60.0, 1e6])
+    return True
+
+
+def _clock_drift(cluster: Cluster, random: Random) -> bool:
+    machine = _pick(cluster, random)
+    if machine is None:
+        return False
+    machine.reactor.run_at(random.choice([0.5, 0.8, 0.95, 1.05, 1.25, 2.0]))
+    cluster.timeline.after(1 + 8 * random.random(), lambda: machine.reactor.run_at(1.0))
+    return True
+
+
+# Disks.
+
+
+def _excuse(cluster: Cluster, machine: Machine, why: str, seconds: float) -> None:
+    """For so long the node may stop by itself."""
+    machine.excuses.add(why)
+    cluster.timeline.after(seconds, machine.excuses.discard, why)
+
+
+def _failed_sync(cluster: Cluster, random: Random) -> bool:
+    machine = _pick(cluster, random)
+    if machine is None:
+        return False
+    _excuse(cluster, machine, "a sync failed", 30.0)
+    machine.filesystem.sync_fails = True
+    return True
+
+
+def _full_disk(cluster: Cluster, random: Random) -> bool:
+    machine = _pick(cluster, random)
+    if machine is None:
+        return False
+    seconds = 8.0 * random.random()
+    _excuse(cluster, machine, "the disk is full", seconds + 1.0)
+    machine.filesystem.space = random.choice([0, 500, 5000])
+    cluster.timeline.after(seconds, setattr, machine.filesystem, "space", None)
+    return True
+
+
+def _slow_disk(cluster: Cluster, random: Random) -> bool:
+    machine = _pick(cluster, random)
+    if machine is None:
+        return False
+    machine.filesystem.sync_delay = random.choice([0.01, 0.05, 0.2, 0.7])
+    cluster.timeline.after(
+        8.0 * random.random(), setattr, machine.filesystem, "sync_delay", 0.001
+    )
+    return True
+
+
+def _hung_disk(cluster: Cluster, random: Random) -> bool:
+    machine = _pick(cluster, random)
+    if machine is None:
+        return False
+    machine.filesystem.hung = True
+    cluster.timeline.after(
+        5.0 * random.random(), setattr, machine.filesystem, "hung", False
+    )
+    return True
+
+
+def _may_destroy(cluster: Cluster) -> Machine | None:
+    """Whose data may be lost: all other voters must be well."""
+    voters = cluster.voters()
+    if len(voters) < 3 or cluster.destroyed or cluster.operator.tasks:
+        return None
+    well = [m for m in cluster.up() if m.node_id in voters and not m.excuses]
+    if len(well) < len(voters):
+        return None
+    settled = [
+        machine
+        for machine in well
+        if machine.node is not None
+        and all(m.instance_id for m in machine.node.replica.store.members.values())
+    ]
+    return settled[0] if len(settled) == len(well) else None
+
+
+def _lost_disk(cluster: Cluster, random: Random) -> bool:
+    if _may_destroy(cluster) is None:
+        return False
+    machine = cluster.machines[random.choice(cluster.voters())]
+    cluster.destroy(machine)
+    return True
+
+
+def _known_durable(machine: Machine) -> list[tuple[str, int]]:
+    """
+    Files of its log, and how much of each is behind no claim: some later batch
+    says that it was durable, so its damage can be told from a torn write.
+    """
+    disk, directory = machine.filesystem, f"{DATA}/log"
+    ends: dict[int, tuple[str, int]] = {}
+    claimed = 0
+    for name in disk.list(directory):
+        if not name.startswith("log-") or name.endswith(".new"):
+            continue
+        file = disk.open(f"{directory}/{name}")
+        number = int(name[4:], 16)
+        data = file.read(0, file.size())
+        for batch in Segment(number, file, file.size()).batches():
+            _, body, _ = decode_record(data, batch.offset)
+            claimed = max(claimed, BATCH.unpack(body)[0])
+            ends[number] = (file.path, batch.end)
+    last, offset = from_place(claimed)
+    return [
+        (path, offset if number == last else end)
+        for number, (path, end) in ends.items()
+        if number < last or (number == last and offset > 0)
+    ]
+
+
+def _bit_flip(cluster: Cluster, random: Random) -> bool:
+    """
+    One bit changes in a file of a machine that is off.  It must not start, or
+    be as it was; but for the last batches, whose damage cannot be told from a
+    torn write (docs/log-format.md), and which are therefore left alone.
+    """
+    if _may_destroy(cluster) is None:
+        return False
+    machine = cluster.machines[random.choice(cluster.voters())]
+    machine.lose_power()
+    disk = machine.filesystem
+    places = _known_durable(machine)
+    if not places:
+        cluster.start_later(machine, 1.0)
+        return False
+    path, length = random.choice(places)
+    disk.flip_bit(path, random.randrange(length), random.randrange(8))
+    machine.excuses.add("destroyed")
+
+    def again() -> None:
+        cluster.start(machine)
+        cluster.timeline.after(2.0, settle)
+
+    def settle() -> None:
+        if machine.is_up:  # the flip changed nothing that counts
+            machine.excuses.discard("destroyed")
+
+    cluster.timeline.after(random.random(), again)
+    return True
+
+
+def _bad_reads(cluster: Cluster, random: Random) -> bool:
+    machine = _pick(cluster, random)
+    if machine is None:
+        return False
+    _excuse(cluster, machine, "reads are bad", 4.0)
+    machine.filesystem.bad_reads = random.randint(1, 3)
+    cluster.timeline.after(3.0, setattr, machine.filesystem, "bad_reads", 0)
+    return True
+
+
+# Memberships.
+
+
+def _transfer(cluster: Cluster, random: Random) -> bool:
+    voters = cluster.voters()
+    if not voters:
+        return False
+    cluster.operator.transfer(random.choice(voters))
+    return True
+
+
+def _add_member(cluster: Cluster, random: Random) -> bool:
+    if not cluster.members() or len(cluster.members()) >= 6 or cluster.operator.tasks:
+        return False
+    cluster.operator.add()
+    return True
+
+
+def _remove_member(cluster: Cluster, random: Random) -> bool:
+    voters = cluster.voters()
+    if len(voters) <= 3 or cluster.operator.tasks or cluster.destroyed:
+        return False
+    leader = cluster.leader()
+    if leader is not None and leader.node_id in voters and random.random() < 0.4:
+        cluster.operator.remove(leader.node_id)
+        cluster.counts["leaders removed"] += 1
+    else:
+        cluster.operator.remove(random.choice(voters))
+    return True
+
+
+KINDS: Final[dict[str, Callable[[Cluster, Random], bool]]] = {
+    "partition": _partition,
+    "one-way partition": _one_way,
+    "bridge": _bridge,
+    "isolated leader": _isolate_leader,
+    "flapping": _flapping,
+    "slow links": _slow_links,
+    "reset connections": _reset_connections,
+    "kill": _kill,
+    "terminate": _terminate,
+    "power loss": _lose_power,
+    "power loss in a write": _lose_power_in_a_write,
+    "power loss everywhere": _all_lose_power,
+    "pause": _pause,
+    "clock jump": _clock_jump,
+    "clock drift": _clock_drift,
+    "failed sync": _failed_sync,
+    "full disk": _full_disk,
+    "slow disk": _slow_disk,
+    "hung disk": _hung_disk,
+    "lost disk": _lost_disk,
+    "bit flip": _bit_flip,
+    "bad reads": _bad_reads,
+    "transfer of leadership": _transfer,
+    "member added": _add_member,
+    "member removed": _remove_member,
+}
+"""What may go wrong, by name."""
+
+
+def draw_schedule(
+    random: Random, kinds: Sequence[str], first: float, last: float, every: float
+) -> list[Fault]:
+    """
+    Faults from C{first} to C{last}, in seconds.
+
+    @param every: the mean time between two of them.
+    """
+    faults = []
+    at = first
+    while kinds:
+        at += 2 * every * random.random()
+        if at >= last:
+            break
+        faults.append(Fault(at, random.choice(list(kinds)), random.getrandbits(32)))
+    return faults
+
+
+def arm(cluster: Cluster, faults: Sequence[Fault]) -> None:
+    """Have each strike at its time."""
+
+    def strike(fault: Fault) -> None:
+        if KINDS[fault.kind](cluster, Random(fault.seed)):
+            cluster.counts[f"fault: {fault.kind}"] += 1
+            cluster.trace(f"fault: {fault.kind}")
+
+    for fault in faults:
+        cluster.timeline.at(fault.at, strike, fault)
+
+
+def mend(cluster: Cluster) -> None:
+    """Nothing is wrong any more, from now on."""
+    network = cluster.network
+    network.slow.clear()
+    network.heal()
+    for machine in cluster.machines.values():
+        disk = machine.filesystem
+        disk.space, disk.hung, disk.sync_delay = None, False, 0.001
+        disk.crash_at, disk.bad_reads = 0, 0
+        machine.reactor.run_at(1.0)
+        if machine.reactor.paused:
+            machine.reactor.resume()
+        if not machine.is_up:
+            cluster.start(machine)

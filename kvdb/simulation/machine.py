@@ -1,0 +1,189 @@
+"""
+A machine in virtual time: reactor, disk and engine, and the node that runs on
+it, which is the real one from its services down.
+
+It may be started, stopped as by SIGTERM, killed, paused, and lose its power;
+its disk may fail.  What the node does about that is the node's business; what
+is expected of it is said by L{Machine.excuses}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any, Final
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+from kvdb.node.node import Node
+from kvdb.node.settings import NodeSettings
+from kvdb.rest.site import MAX_KEY_BYTES, MAX_VALUE_BYTES
+from kvdb.service import Kvdb
+from kvdb.settings import Settings
+from kvdb.simulation.filesystem import Crashed, SimulatedFileSystem
+from kvdb.simulation.network import Network, SimulatedReactor
+from kvdb.simulation.timeline import Timeline
+from kvdb.storage.log import Log
+from kvdb.store.engine import Engines
+from kvdb.store.memory import MemoryEngines
+
+PEER_PORT: Final = 2380
+CLIENT_PORT: Final = 80
+DATA: Final = "/data"
+
+EPOCH: Final = 1_800_000_000.0
+"""The time of day when virtual time begins."""
+
+
+def address(node_id: int) -> str:
+    """Where a member's machine is."""
+    return f"10.0.0.{node_id}"
+
+
+def peer_url(node_id: int) -> str:
+    """Where its peers reach it."""
+    return f"http://{address(node_id)}:{PEER_PORT}"
+
+
+@define(slots=True, eq=False, kw_only=True)
+class Machine:
+    """
+    Implements L{Host<kvdb.host.Host>}.
+
+    @ivar founders: the cluster's first members.
+    @ivar joins: the node is started to join.
+    @ivar observe: told after each piece of work done on this machine.
+    @ivar ended: told that the process is gone, why, and with which status.
+    @ivar excuses: why the node may stop by itself, if it does: the faults of
+        its disk since it was started.
+    @ivar lives: how often it was started.
+    @ivar clock_error: seconds by which the time of day is wrong.
+    """
+
+    node_id: int
+    founders: tuple[int, ...]
+    joins: bool
+    node_settings: NodeSettings
+    timeline: Timeline
+    network: Network
+    random: Random
+    observe: Callable[[Machine], None]
+    ended: Callable[[Machine, str, int], None]
+    reactor: Any = field(init=False)
+    filesystem: SimulatedFileSystem = field(init=False)
+    memory: MemoryEngines = field(factory=MemoryEngines)
+    service: Kvdb | None = None
+    lives: int = 0
+    clock_error: float = 0.0
+    excuses: set[str] = field(factory=set)
+    _stopping: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self.reactor = SimulatedReactor(
+            self.timeline,
+            lambda: self.observe(self),
+            network=self.network,
+            host=address(self.node_id),
+        )
+        self.filesystem = SimulatedFileSystem(self.reactor, self.random)
+
+    # Host.
+
+    def engines(self, directory: str) -> Engines:
+        """See L{Host<kvdb.host.Host>}, as for the next four."""
+        return self.memory
+
+    def entropy(self, length: int) -> bytes:
+        """See there."""
+        return self.random.randbytes(length)
+
+    def time_of_day(self) -> float:
+        """See there."""
+        return EPOCH + self.timeline.now + self.clock_error
+
+    def stop(self, why: str, status: int) -> None:
+        """See there: as a signal to itself."""
+        self.timeline.after(0, self._stop, self.reactor.life, why, status)
+
+    def close(self) -> None:
+        """See there."""
+
+    # The node.
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a process runs."""
+        return self.service is not None
+
+    @property
+    def node(self) -> Node | None:
+        """The node, where one runs."""
+        return None if self.service is None else self.service.node_service.node
+
+    @property
+    def log(self) -> Log | None:
+        """Its log, where one runs."""
+        node = self.node
+        return None if node is None else node.replica.log
+
+    def settings(self) -> Settings:
+        """What the process is started with."""
+        cluster: Mapping[int, str] = {n: peer_url(n) for n in self.founders}
+        if self.joins:
+            cluster = {**cluster, self.node_id: peer_url(self.node_id)}
+        return Settings(
+            node_id=self.node_id,
+            cluster=cluster,
+            join=self.joins,
+            data_dir=DATA,
+            host=address(self.node_id),
+            port=CLIENT_PORT,
+            max_key_bytes=MAX_KEY_BYTES,
+            max_value_bytes=MAX_VALUE_BYTES,
+            node=self.node_settings,
+        )
+
+    def start(self) -> None:
+        """Start the process."""
+        assert self.service is None, f"machine {self.node_id} runs already"
+        self.lives += 1
+        self._stopping = False
+        self.reactor.power_on()
+        self.service = Kvdb(self.settings(), self)
+        try:
+            self.service.startService()
+        except Crashed:
+            self.lose_power()
+        else:
+            self.observe(self)
+
+    def terminate(self) -> None:
+        """Ask the process to stop, as SIGTERM does."""
+        self._stop(self.reactor.life, "asked to", 0)
+
+    def _stop(self, life: int, why: str, status: int) -> None:
+        if life != self.reactor.life or self.service is None or self._stopping:
+            return
+        self._stopping = True
+        stopping: Deferred[Any] = self.service.stopService()
+        stopping.addBoth(self._stopped, life, why, status)
+
+    def _stopped(self, result: object, life: int, why: str, status: int) -> None:
+        if life == self.reactor.life and self.service is not None:
+            self.kill()
+            self.ended(self, why, status)
+
+    def kill(self) -> None:
+        """End the process: its kernel keeps its files and closes its sockets."""
+        self.service = None
+        self.reactor.power_off(quietly=False)
+        self.filesystem.kill()
+        self.memory.crash()
+
+    def lose_power(self) -> None:
+        """Lose what was not synced, and say nothing to anybody."""
+        self.service = None
+        self.reactor.power_off(quietly=True)
+        self.filesystem.crash()
+        self.memory.crash()

@@ -1,0 +1,346 @@
+"""
+Raft's invariants, watched over all machines after every piece of work.
+
+What is checked, and where it stands (paper: Ongaro and Ousterhout 2014):
+
+* election safety: one leader a term (paper, figure 3);
+* one vote a term and member, over restarts (section 5.2);
+* log matching: what has an index and a term is the same entry everywhere, and
+  so is what goes before it (figure 3);
+* leader completeness: who is elected holds all that was committed (figure 3);
+* state machine safety: what is committed at an index never changes, and what is
+  applied up to an index leaves the same state and membership (figure 3);
+* terms, commit and applied indexes of a running member never go back, nor do
+  terms over a restart;
+* what a member has acknowledged is there after a crash, be it an entry, a term
+  or a vote; and the log of a member that crashed can be opened.
+
+It looks at logs and stores from without, and changes nothing.  What it costs
+follows from what is new since it looked last.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+from kvdb.node.node import Node
+from kvdb.raft.messages import Entry, Message, MessageType, Role
+from kvdb.simulation.linearizability import Violation
+from kvdb.simulation.machine import Machine
+
+Place = tuple[int, int]
+"""An entry's index and term."""
+
+
+@define(slots=True)
+class _Seen:
+    """
+    What was seen of one member.
+
+    @ivar terms: of its log's entries, by index, from C{first} on.
+    @ivar acknowledged: the highest entry that it, or its own progress as
+        leader, has said to be durable.
+    @ivar promised: the highest term in which it has answered.
+    @ivar votes: whom it has voted for, by term.
+    """
+
+    life: int = 0
+    term: int = 0
+    role: Role = Role.FOLLOWER
+    committed: int = 0
+    applied: int = 0
+    first: int = 1
+    terms: list[int] = field(factory=list)
+    acknowledged: int = 0
+    promised: int = 0
+    votes: dict[int, int] = field(factory=dict)
+
+    @property
+    def last(self) -> int:
+        """The last index of the log."""
+        return self.first + len(self.terms) - 1
+
+
+@define(slots=True, eq=False)
+class Observer:
+    """
+    @ivar counts: what has happened, by name; see docs/testing.md.
+    @ivar trace: told of what a person who reads a run wants to know.
+    """
+
+    counts: Counter[str]
+    trace: Callable[[str], None]
+    _seen: dict[int, _Seen] = field(factory=dict)
+    _leaders: dict[int, int] = field(factory=dict)
+    _entries: dict[Place, tuple[int, int]] = field(factory=dict)
+    _committed: dict[int, int] = field(factory=dict)
+    _last_committed: int = 0
+    _states: dict[int, object] = field(factory=dict)
+
+    # After each piece of work.
+
+    def look(self, machine: Machine) -> None:
+        """Something was done on C{machine}."""
+        node = machine.node
+        if node is None or not node.pump.running:
+            return
+        seen = self._seen.get(machine.node_id)
+        if seen is None or seen.life != machine.lives:
+            seen = self._begin(machine, node)
+        core = node.pump.raft.core
+        if core.term != seen.term or core.role is not seen.role:
+            self._look_at_role(machine.node_id, core, seen)
+        log = core.log
+        last = log.last_index()
+        if last != seen.last or (seen.terms and log.term(last) != seen.terms[-1]):
+            self._look_at_log(machine.node_id, log, seen)
+        if log.committed != seen.committed:
+            self._look_at_commit(machine.node_id, log, seen)
+        store = node.replica.store
+        if store.applied_index != seen.applied:
+            self._look_at_state(machine.node_id, store, seen)
+        if core.role is Role.LEADER:
+            own = core.tracker.progress.get(machine.node_id)
+            if own is not None and own.match > seen.acknowledged:
+                seen.acknowledged = own.match
+
+    def sends(self, machine: Machine, messages: Sequence[Message]) -> None:
+        """C{machine} says something to another member."""
+        seen = self._seen.get(machine.node_id)
+        if seen is None:
+            return
+        for message in messages:
+            if message.reject:
+                continue
+            if message.type is MessageType.VOTE_RESP:
+                seen.promised = max(seen.promised, message.term)
+                before = seen.votes.setdefault(message.term, message.to)
+                self._demand(
+                    before == message.to,
+                    f"member {machine.node_id} votes in term {message.term} for"
+                    f" {before} and for {message.to}",
+                )
+            elif message.type is MessageType.APP_RESP:
+                seen.promised = max(seen.promised, message.term)
+                seen.acknowledged = max(seen.acknowledged, message.index)
+
+    def _demand(self, holds: bool, text: str) -> None:
+        if not holds:
+            raise Violation(text)
+
+    def forget(self, machine: Machine) -> None:
+        """The data of C{machine} are lost, and its promises with them."""
+        self._seen.pop(machine.node_id, None)
+
+    # A new life.
+
+    def _begin(self, machine: Machine, node: Node) -> _Seen:
+        log = node.replica.log
+        first = log.first_index()
+        terms = [log.term(index) for index in range(first, log.last_index() + 1)]
+        old = self._seen.get(machine.node_id)
+        seen = _Seen(machine.lives, log.hard_state.term, Role.FOLLOWER)
+        seen.committed = seen.applied = node.replica.store.applied_index
+        seen.first, seen.terms = first, terms
+        core = node.pump.raft.core
+        seen.committed = core.log.committed
+        if old is not None:
+            self._compare_lives(machine, old, seen, log.hard_state)
+        for index in range(first, log.last_index() + 1):
+            self._register(machine.node_id, log, index)
+        self._check_committed(machine.node_id, seen, first, seen.committed)
+        self._seen[machine.node_id] = seen
+        return seen
+
+    def _compare_lives(
+        self, machine: Machine, old: _Seen, new: _Seen, hard_state: Any
+    ) -> None:
+        name = machine.node_id
+        self._demand(
+            new.term >= old.promised,
+            f"member {name} answered in term {old.promised}, and was started in"
+            f" {new.term}",
+        )
+        new.promised = old.promised
+        new.votes = old.votes
+        vote = old.votes.get(hard_state.term)
+        self._demand(
+            vote is None or hard_state.vote == vote,
+            f"member {name} voted for {vote} in term {hard_state.term}, and knows of"
+            f" {hard_state.vote} after a restart",
+        )
+        acknowledged = min(old.acknowledged, old.last)
+        if acknowledged < old.first:
+            return
+        self._demand(
+            new.last >= acknowledged,
+            f"member {name} acknowledged entry {acknowledged}, and has {new.last}"
+            " after a restart",
+        )
+        for index in range(max(old.first, new.first), acknowledged + 1):
+            before = old.terms[index - old.first]
+            after = new.terms[index - new.first]
+            self._demand(
+                before == after,
+                f"member {name} acknowledged entry {index} of term {before}, and has"
+                f" one of term {after} after a restart",
+            )
+        new.acknowledged = acknowledged
+        self.counts["restarts with a log"] += 1
+
+    # Roles.
+
+    def _look_at_role(self, name: int, core: Any, seen: _Seen) -> None:
+        self._demand(
+            core.term >= seen.term,
+            f"member {name} went from term {seen.term} back to {core.term}",
+        )
+        if core.role is Role.LEADER and (
+            seen.role is not Role.LEADER or core.term != seen.term
+        ):
+            other = self._leaders.setdefault(core.term, name)
+            self._demand(
+                other == name, f"members {other} and {name} both lead in {core.term}"
+            )
+            self.counts["elections"] += 1
+            self.trace(f"member {name} leads in term {core.term}")
+            self._check_complete(name, core.log)
+        if seen.role is Role.LEADER and core.role is not Role.LEADER:
+            self.counts["leaders that stepped down"] += 1
+        seen.term, seen.role = core.term, core.role
+
+    def _check_complete(self, name: int, log: Any) -> None:
+        first = log.first_index() - 1
+        for index in range(max(first, 1), self._last_committed + 1):
+            expected = self._committed.get(index)
+            if expected is None:
+                continue
+            found = log.term_or_zero(index) if index <= log.last_index() else 0
+            self._demand(
+                found == expected,
+                f"member {name} was elected without the committed entry {index} of"
+                f" term {expected}; it has one of term {found}",
+            )
+
+    # Logs.
+
+    def _look_at_log(self, name: int, log: Any, seen: _Seen) -> None:
+        first, last = log.first_index(), log.last_index()
+        if last < seen.first or first > seen.last + 1:  # a snapshot took its place
+            seen.first, seen.terms = first, []
+            self.counts["logs begun anew"] += 1
+        index = min(last, seen.last)
+        low = max(first, seen.first)
+        while index >= low and log.term(index) != seen.terms[index - seen.first]:
+            index -= 1
+        cut = seen.last - max(index, low - 1)
+        if cut > 0:
+            keep = max(index, low - 1)
+            self._demand(
+                keep >= seen.committed or not seen.terms,
+                f"member {name} gave up entries behind {keep}, committed to"
+                f" {seen.committed}",
+            )
+            del seen.terms[max(0, keep + 1 - seen.first) :]
+            seen.acknowledged = min(seen.acknowledged, keep)
+            self.counts["logs truncated on conflict"] += 1
+        if first > seen.first:
+            del seen.terms[: first - seen.first]
+            seen.first = first
+        for new in range(seen.last + 1, last + 1):
+            self._register(name, log, new)
+            seen.terms.append(log.term(new))
+
+    def _register(self, name: int, log: Any, index: int) -> None:
+        [entry] = _entries(log, index)
+        before = log.term(index - 1)
+        known = self._entries.setdefault(
+            (index, entry.term), (before, zlib.crc32(entry.data))
+        )
+        self._demand(
+            known == (before, zlib.crc32(entry.data)),
+            f"log matching: member {name} has another entry {index} of term"
+            f" {entry.term}, or another before it",
+        )
+
+    def _look_at_commit(self, name: int, log: Any, seen: _Seen) -> None:
+        self._demand(
+            log.committed >= seen.committed,
+            f"member {name} went from commit {seen.committed} back to {log.committed}",
+        )
+        self._check_committed(name, seen, seen.committed + 1, log.committed)
+        seen.committed = log.committed
+
+    def _check_committed(self, name: int, seen: _Seen, low: int, high: int) -> None:
+        for index in range(max(low, seen.first), high + 1):
+            term = seen.terms[index - seen.first]
+            known = self._committed.setdefault(index, term)
+            self._demand(
+                known == term,
+                f"entry {index} was committed in term {known}; member {name} has one"
+                f" of term {term} committed",
+            )
+        if high > self._last_committed:
+            self.counts["entries committed"] += high - self._last_committed
+            self._last_committed = high
+
+    # The state.
+
+    def _look_at_state(self, name: int, store: Any, seen: _Seen) -> None:
+        self._demand(
+            store.applied_index > seen.applied,
+            f"member {name} went from applied {seen.applied} back to"
+            f" {store.applied_index}",
+        )
+        self._demand(
+            store.applied_index <= self._last_committed,
+            f"member {name} applied {store.applied_index}, committed is"
+            f" {self._last_committed}",
+        )
+        state = (
+            store.applied_term,
+            store.revision,
+            store.compacted_revision,
+            store.conf_state,
+            tuple(store.members.values()),
+            tuple(sorted(store.removed)),
+        )
+        known = self._states.setdefault(store.applied_index, state)
+        self._demand(
+            known == state,
+            f"state at index {store.applied_index}: member {name} has {state}, another"
+            f" had {known}",
+        )
+        seen.applied = store.applied_index
+
+
+def _entries(log: Any, index: int) -> Iterator[Entry]:
+    """The entry at an index, of a core's log or a durable one."""
+    if hasattr(log, "slice"):
+        yield log.slice(index, index + 1, 2**30)[0]
+    else:
+        yield log.entries(index, index + 1, 2**30)[0]
+
+
+@define(slots=True, eq=False)
+class Tap:
+    """A member's way to the others, with the observer listening."""
+
+    network: Any
+    machine: Machine
+    observer: Observer
+
+    def send(self, to: int, messages: Sequence[Message]) -> None:
+        """See L{Transport<kvdb.node.pump.Transport>}."""
+        self.observer.sends(self.machine, messages)
+        self.network.send(to, messages)
+
+    def send_snapshot(self, *args: Any) -> Deferred[None]:
+        """Likewise."""
+        return self.network.send_snapshot(*args)  # type: ignore[no-any-return]

@@ -1,0 +1,248 @@
+"""
+One run: a cluster, a schedule of faults, and what must be true in the end.
+
+A run goes through three times: faults strike while clients ask; then all is
+mended, and the cluster must come to rest within L{MEND_SECONDS}; then every
+member is asked for every key, and what clients were told is checked.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Final
+
+from attrs import define, evolve, frozen
+
+from kvdb.node.settings import NodeSettings
+from kvdb.simulation import linearizability
+from kvdb.simulation.clients import Workload
+from kvdb.simulation.cluster import Cluster, Plan
+from kvdb.simulation.faults import KINDS, Fault, arm, draw_schedule, mend
+from kvdb.simulation.history import Kind, Operation
+from kvdb.simulation.linearizability import Violation
+
+FIRST_FAULT: Final = 2.0
+"""When faults begin, in seconds of virtual time."""
+
+MEND_SECONDS: Final = 30.0
+"""How long the cluster may take, once nothing is wrong any more, until all
+members have applied the same, every client has its answer, and memberships
+that were asked for are what was asked for."""
+
+READ_SECONDS: Final = 10.0
+"""How long the last reads may take."""
+
+LEAST_OPERATIONS: Final = 20
+"""A run with fewer definite answers shows nothing."""
+
+
+@frozen(slots=True, kw_only=True)
+class Case:
+    """A run to be made."""
+
+    plan: Plan
+    faults: Sequence[Fault]
+    seconds: float
+
+
+@define(slots=True, kw_only=True)
+class Report:
+    """
+    What became of a run.
+
+    @ivar virtual: seconds that passed in it.
+    @ivar real: seconds that it took.
+    @ivar hash: of all that members said to each other and clients were told.
+    @ivar violation: what was wrong, or None.
+    """
+
+    case: Case
+    counts: Counter[str]
+    virtual: float
+    real: float
+    events: int
+    hash: str
+    violation: str | None
+
+
+def draw_case(seed: int, seconds: float = 36.0) -> Case:
+    """
+    The case of a seed: another size, load and mix of faults each time (swarm
+    testing; Groce et al. 2012).
+    """
+    random = Random(f"{seed} case")
+    kinds = sorted(KINDS)
+    chosen = [kind for kind in kinds if random.random() < 0.4]
+    if random.random() < 0.05:
+        chosen = []
+    elif random.random() < 0.1:
+        chosen = kinds
+    node = NodeSettings(
+        snapshot_count=random.choice([20, 60, 200, 10_000]),
+        catch_up_entries=random.choice([0, 10, 100]),
+        history_revisions=random.choice([20, 200, 100_000]),
+        segment_bytes=random.choice([16 << 10, 64 << 10]),
+        recent_bytes=random.choice([1 << 10, 16 << 10, 1 << 20]),
+    )
+    workload = Workload(
+        clients=random.randint(2, 6),
+        pause=random.choice([0.1, 0.4, 1.0]),
+        keys=random.randint(1, 6),
+        conditions=random.choice([0.0, 0.3, 0.8]),
+        tokens=random.choice([0.0, 0.3, 1.0]),
+        patience=random.choice([1.0, 7.0]),
+    )
+    plan = Plan(
+        seed=seed,
+        size=random.choice([1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5]),
+        node=node,
+        workload=workload,
+        clock_drift=random.choice([0.0, 0.01, 0.1]),
+        latency=random.choice([(0.0001, 0.001), (0.0002, 0.01), (0.01, 0.03)]),
+        split=random.choice([0.0, 0.02, 0.3]),
+        flush_polls=random.choice([0, 2, 20]),
+    )
+    every = random.choice([0.4, 1.0, 3.0])
+    last = FIRST_FAULT + seconds * 0.8
+    return Case(
+        plan=plan,
+        faults=draw_schedule(random, chosen, FIRST_FAULT, last, every),
+        seconds=seconds,
+    )
+
+
+def run(case: Case, trace: Callable[[str], None] | None = None) -> Report:
+    """Make a run; a violation is in the report, and not raised."""
+    started = time.perf_counter()
+    violation = None
+    cluster: Cluster
+
+    def note(text: str) -> None:
+        if trace is not None:
+            trace(f"{cluster.timeline.now:10.5f} {text}")
+
+    cluster = Cluster(case.plan, note)
+    try:
+        _run(cluster, case)
+    except Violation as error:
+        violation = str(error)
+        note(f"VIOLATION: {error}")
+    told = zlib.crc32("\n".join(map(str, cluster.history)).encode())
+    return Report(
+        case=case,
+        counts=cluster.counts,
+        virtual=cluster.timeline.now,
+        real=time.perf_counter() - started,
+        events=cluster.timeline.events,
+        hash=f"{cluster.network.checksum:08x}{told:08x}",
+        violation=violation,
+    )
+
+
+def _run(cluster: Cluster, case: Case) -> None:
+    for machine in list(cluster.machines.values()):
+        machine.filesystem.sync_delay = 0.001
+        cluster.start(machine)
+    for client in cluster.clients:
+        client.start()
+    arm(cluster, case.faults)
+    cluster.run(case.seconds)
+    for client in cluster.clients:
+        client.stop()
+    mend(cluster)
+    cluster.trace("all is mended")
+    cluster.run(cluster.timeline.now + MEND_SECONDS, lambda: _is_at_rest(cluster))
+    if not _is_at_rest(cluster):
+        raise Violation(f"no rest in {MEND_SECONDS:g} s: {_unrest(cluster)}")
+    _read_all(cluster)
+    _compare_stores(cluster)
+    linearizability.check(cluster.history)
+    definite = sum(o.is_definite for o in cluster.history)
+    if definite < LEAST_OPERATIONS and case.seconds >= 30:
+        raise Violation(f"only {definite} operations were answered: a run of nothing")
+
+
+def _is_at_rest(cluster: Cluster) -> bool:
+    return _unrest(cluster) is None
+
+
+def _unrest(cluster: Cluster) -> str | None:
+    """Why the cluster is not at rest."""
+    if cluster.operator.tasks:
+        return "a membership change is under way"
+    if any(not client.is_idle for client in cluster.clients):
+        return "a client has no answer"
+    leader = cluster.leader()
+    if leader is None or leader.node is None:
+        return "nobody leads"
+    core, store = leader.node.pump.raft.core, leader.node.replica.store
+    if store.applied_index != core.log.last_index():
+        return "the leader has not applied its log"
+    if store.conf_state.learners:
+        return f"learners {store.conf_state.learners} were not made voters"
+    for node_id in store.members:
+        node = cluster.machines[node_id].node
+        if node is None:
+            return f"member {node_id} does not run"
+        if node.replica.store.applied_index != store.applied_index:
+            return f"member {node_id} has not applied what the leader has"
+        if node.pump.raft.core.term != core.term:
+            return f"member {node_id} is in another term"
+    return None
+
+
+def _read_all(cluster: Cluster) -> None:
+    """Have every member asked for every key."""
+    keys = sorted({o.key for o in cluster.history})
+    client = cluster.clients[0]
+    deadline = cluster.timeline.now + READ_SECONDS
+    for node_id in cluster.members():
+        for key in keys:
+            client.do(Operation(1, Kind.GET, key, cluster.timeline.now), node_id)
+            cluster.run(deadline, lambda: client.is_idle)
+            last = cluster.history.operations[-1]
+            if not last.is_definite or last.result.value == "refused":
+                raise Violation(f"a last read was not answered: {last}")
+
+
+def _compare_stores(cluster: Cluster) -> None:
+    """Members that have applied the same hold the same."""
+    members = [cluster.machines[node_id] for node_id in cluster.members()]
+
+    def digests() -> dict[int, str]:
+        return {m.node_id: m.node.replica.store.digest() for m in members if m.node}
+
+    for _ in range(50):
+        if len(set(digests().values())) == 1:
+            return
+        # What history forgot goes in slices, and commands may be on their way.
+        cluster.run(cluster.timeline.now + 0.2)
+    raise Violation(f"members differ in what they hold: {digests()}")
+
+
+def shrink(case: Case, trace: Callable[[str], None]) -> tuple[Case, Report]:
+    """
+    The smallest case with a violation that was found: fewer faults, in halves,
+    quarters and so on (delta debugging; Zeller 2002), then a shorter time.
+    """
+    best, report = case, run(case)
+    pieces = 2
+    while len(best.faults) > 1 and pieces <= 2 * len(best.faults):
+        size = max(1, len(best.faults) // pieces)
+        for start in range(0, len(best.faults), size):
+            faults = [*best.faults[:start], *best.faults[start + size :]]
+            tried = evolve(best, faults=faults)
+            found = run(tried)
+            if found.violation is not None:
+                best, report = tried, found
+                trace(f"{len(best.faults)} faults still break it")
+                break
+        else:
+            if size == 1:
+                break
+            pieces *= 2
+    return best, report
