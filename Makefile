@@ -5,8 +5,10 @@ ENV := .venv
 BIN := $(ENV)/bin
 STAMP := $(ENV)/.made-from-pyproject
 N ?=
+SEEDS ?= 1000
+SEED ?= 1
 
-.PHONY: help env run stop start status test lint types unit format clean
+.PHONY: help env run stop start status test lint types unit sim format clean
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -47,6 +49,9 @@ unit: $(STAMP)  ## Run all tests, and hold each room to its coverage.
 	@$(BIN)/python -m pytest -n 2 --dist worksteal --durations=5 \
 		--cov --cov-report=
 	@$(BIN)/python scripts/coverage_by_room.py 90
+
+sim: $(STAMP)  ## Clusters in virtual time with faults: make sim SEEDS=1000 SEED=1.
+	@$(BIN)/python -m kvdb.simulation --seeds $(SEEDS) --seed $(SEED)
 
 format: $(STAMP)  ## Format the code.
 	@$(BIN)/ruff format .

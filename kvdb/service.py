@@ -95,6 +95,11 @@ class LogService(Service):
             settings.node.segment_bytes,
             settings.node.recent_bytes,
         )
+        if self.log.repaired is not None:
+            log.info(
+                "what a crash left unfinished at the end of the log was erased: {what}",
+                what=self.log.repaired,
+            )
         if self.log.identity is None:
             cluster_id = 0 if settings.join else cluster_id_of(dict(settings.cluster))
             # Not drawn from the node's own source: two directories must differ

@@ -312,9 +312,9 @@ def test_a_status_other_than_0_is_left_for_the_end(
             self.stopped += 1
 
     loop = Stopping()
-    RealHost(loop).stop(0)
+    RealHost(loop).stop("it is enough", 0)
     assert registered == []
-    RealHost(loop).stop(3)
+    RealHost(loop).stop("it has failed", 3)
     assert loop.stopped == 2
     left: list[int] = []
     monkeypatch.setattr("os._exit", left.append)

@@ -134,7 +134,11 @@ class Node:
     def _record(self, **changes: Any) -> None:
         identity = self.replica.log.identity
         assert identity is not None, "a node on a log without identity"
-        self.replica.log.set_identity(evolve(identity, **changes))
+        try:
+            self.replica.log.set_identity(evolve(identity, **changes))
+        except Exception:
+            # Called by connections, which could do nothing about it.
+            self.pump.fail(Failure())
 
     # Database.
 

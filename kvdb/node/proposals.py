@@ -69,10 +69,12 @@ class Proposals:
     """
     @ivar session: this run of this node, a random unsigned 64-bit integer.
     @ivar timeout: seconds a caller waits at most.
+    @ivar carried_over: how many were queued again, as their leader had failed.
     """
 
     session: int
     timeout: float
+    carried_over: int = 0
     _sequence: int = 0
     _waiting: dict[int, _Waiting] = field(factory=dict)
     _queue: deque[tuple[int, Entry]] = field(factory=deque)
@@ -162,6 +164,7 @@ class Proposals:
         for sequence, waiting in self._waiting.items():
             if _QUEUED < waiting.term < term:
                 waiting.term = _QUEUED
+                self.carried_over += 1
                 old = waiting.entry
                 waiting.entry = Entry(0, 0, old.type, old.data)
                 self._queue.append((sequence, waiting.entry))

@@ -178,7 +178,7 @@ class Pump:
             self.replica.log,
             self._deliver,
             self.install,
-            self._fail,
+            self.fail,
             self.clock,
             slow_seconds=self.settings.election_timeout / 2,
         )
@@ -227,7 +227,8 @@ class Pump:
         self.proposals.refuse_all(why)
         self.reads.refuse_all(why)
 
-    def _fail(self, failure: Failure) -> None:
+    def fail(self, failure: Failure) -> None:
+        """Something is broken for good: the node stops."""
         if not self.running:
             return
         log.failure("the node stops: {error}", failure, error=failure.value)
@@ -244,13 +245,13 @@ class Pump:
         try:
             self._pass()
         except Exception:
-            self._fail(Failure())
+            self.fail(Failure())
 
     def _tick(self) -> None:
         try:
             self._one_tick()
         except Exception:
-            self._fail(Failure())
+            self.fail(Failure())
 
     def _one_tick(self) -> None:
         now = self.clock.seconds()
@@ -374,7 +375,7 @@ class Pump:
             for message in messages:
                 self._step(message)
         except Exception:
-            self._fail(Failure())
+            self.fail(Failure())
         self.wake()
 
     def _step(self, message: Message) -> None:

@@ -15,7 +15,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
-from twisted.web import server
+from twisted.web import http, server
 
 from kvdb.interfaces import Database
 from kvdb.rest.app import API, RawPathResource, send
@@ -93,6 +93,7 @@ class Site(server.Site):
     """
 
     noisy = False
+    protocol: Any = http.HTTPChannel  # and none that could become HTTP/2
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -116,13 +117,13 @@ class Site(server.Site):
         """Answer what was asked, for a while, and close the connections."""
         for _ in range(int(FINISH_SECONDS / FINISH_STEP)):
             for channel in list(self.open):
-                if not getattr(channel, "requests", None):
+                if not channel.requests:
                     channel.loseConnection()
             if not self.open:
                 return
             yield deferLater(clock, FINISH_STEP)
         for channel in list(self.open):
-            channel.abortConnection()
+            channel.transport.abortConnection()
 
     def log(self, request: Any) -> None:
         """Nothing."""

@@ -168,6 +168,7 @@ class Client:
     _token: str = ""
     _tries: int = 0
     _asking: int = 0
+    _is_waiting: bool = False
     _to: int = 0
     _conversation: Conversation | None = None
     _timer: Any = None
@@ -236,6 +237,7 @@ class Client:
 
     def _try(self, node: int = 0) -> None:
         self._tries += 1
+        self._is_waiting = True
         members = self.members()
         to = node or (self._to if self._to in members else 0)
         if not to or (not node and self.random.random() < 0.3):
@@ -303,7 +305,7 @@ class Client:
     def _told(self, reply: Reply | None) -> None:
         if reply is None:
             self._conversation = None
-        if self.operation is None:
+        if self.operation is None or not self._is_waiting:
             return
         if reply is None:
             self._answered(Result.UNKNOWN)
@@ -335,6 +337,7 @@ class Client:
         operation = self.operation
         assert operation is not None
         self._asking += 1
+        self._is_waiting = False
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         definite = result not in (Result.UNKNOWN, Result.REFUSED)

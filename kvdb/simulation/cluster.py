@@ -8,6 +8,7 @@ each for one purpose, so that what one of them draws does not move the others.
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
@@ -32,7 +33,14 @@ from kvdb.simulation.clients import (
 from kvdb.simulation.filesystem import Crashed
 from kvdb.simulation.history import History
 from kvdb.simulation.linearizability import Violation
-from kvdb.simulation.machine import CLIENT_PORT, Machine, address, peer_url
+from kvdb.simulation.machine import (
+    BIT_FLIPPED,
+    CLIENT_PORT,
+    SYNC_FAILS,
+    Machine,
+    address,
+    peer_url,
+)
 from kvdb.simulation.network import Network, SimulatedReactor
 from kvdb.simulation.observer import Observer, Tap
 from kvdb.simulation.timeline import Timeline
@@ -42,6 +50,9 @@ from kvdb.storage.segment import CorruptLog
 
 MAX_OPERATOR_TRIES: Final = 60
 """How often the operator asks for one thing."""
+
+LOOK_SECONDS: Final = 0.02
+"""How often it is looked whether something is done."""
 
 EXPECTED_FAILURES: Final = (Crashed, CorruptLog, DiskFull, LogClosed, SyncFailed)
 """What a node may log with a traceback: its disk's doing, and nothing else."""
@@ -70,6 +81,7 @@ class Cluster:
     """
     @ivar counts: what was done and what happened, by name.
     @ivar destroyed: members whose data are lost, and who are to be replaced.
+    @ivar mended: no fault strikes any more.
     @ivar broken: what was found wrong, once anything is.
     @ivar trace: told of what a person who reads the run wants to know.
     """
@@ -83,6 +95,7 @@ class Cluster:
     clients: list[Client] = field(factory=list)
     destroyed: set[int] = field(factory=set)
     left: set[int] = field(factory=set)
+    mended: bool = False
     broken: Violation | None = None
     network: Network = field(init=False)
     observer: Observer = field(init=False)
@@ -95,7 +108,7 @@ class Cluster:
         self.network = Network(self.timeline, self.random("network"))
         self.network.least, self.network.most = plan.latency
         self.network.split = plan.split
-        self.observer = Observer(self.counts, self.trace)
+        self.observer = Observer(self.counts, self.trace, self._change_is_pending)
         self.keyspace = Keyspace(workload=plan.workload)
         self.operator = Operator(self)
         founders = tuple(range(1, plan.size + 1))
@@ -181,15 +194,17 @@ class Cluster:
                 self.left.add(node_id)
                 self.counts["members that left"] += 1
             return
-        if not machine.excuses:
+        if not machine.is_excused:
             self.fail(Violation(f"member {node_id} stopped by itself: {why}"))
             return
         self.counts["nodes that stopped over their disk"] += 1
-        if "destroyed" in machine.excuses:
+        if BIT_FLIPPED in machine.excuses:
+            self.counts["flipped bits found out"] += 1
             self.destroy(machine)
             return
         # A supervisor starts it again, on a disk that was seen to.
         machine.filesystem.sync_fails = False
+        machine.excuses.pop(SYNC_FAILS, None)
         machine.filesystem.space = None
         machine.lose_power()
         self.start_later(machine, 0.5)
@@ -207,6 +222,7 @@ class Cluster:
         """Something is wrong: the run ends."""
         if self.broken is None:
             self.broken = error
+            self.timeline.stop()
 
     # Views.
 
@@ -234,6 +250,13 @@ class Cluster:
         nodes = [machine.node for machine in self.up() if machine.node]
         return max(nodes, key=lambda n: n.replica.store.applied_index, default=None)
 
+    def _change_is_pending(self) -> bool:
+        leader = self.leader()
+        if leader is None or leader.node is None:
+            return False
+        core = leader.node.pump.raft.core
+        return core.pending_conf_index > core.log.applied
+
     def members(self) -> list[int]:
         """The members, as far as anybody that runs knows."""
         node = self.newest()
@@ -251,19 +274,26 @@ class Cluster:
 
     # Running.
 
-    def run(self, until: float, done: Callable[[], bool] = lambda: False) -> None:
+    def run_until(self, done: Callable[[], bool], seconds: float) -> None:
+        """Let time pass until it is C{done}, or for so many seconds."""
+        deadline = self.timeline.now + seconds
+        while not done() and self.timeline.now < deadline:
+            self.run(self.timeline.now + LOOK_SECONDS)
+
+    def run(self, until: float) -> None:
         """
-        Let time pass until that time, or until it is C{done}.
+        Let time pass until that time.
 
         @raise Violation: something is wrong.
         """
         observe: Any = self._logged  # an ILogObserver by its signature
         globalLogPublisher.addObserver(observe)
         try:
-            self.timeline.run(until, lambda: self.broken is not None or done())
+            self.timeline.run(until)
         except AssertionError as error:
-            self.fail(error if isinstance(error, Violation) else Violation(repr(error)))
-            raise self.broken from error  # type: ignore[misc]
+            if isinstance(error, Violation):
+                raise
+            raise Violation("".join(traceback.format_exception(error))) from error
         finally:
             globalLogPublisher.removeObserver(observe)
         if self.broken is not None:

@@ -18,7 +18,13 @@ from typing import Final
 from attrs import frozen
 
 from kvdb.simulation.cluster import Cluster
-from kvdb.simulation.machine import DATA, Machine, address
+from kvdb.simulation.machine import (
+    BIT_FLIPPED,
+    DATA,
+    SYNC_FAILS,
+    Machine,
+    address,
+)
 from kvdb.storage.records import decode_record
 from kvdb.storage.segment import BATCH, Segment, from_place
 
@@ -98,9 +104,14 @@ def _flapping(cluster: Cluster, random: Random) -> bool:
     if random.random() < 0.5:
         ways += _between(others, some)
     period = 0.05 + 0.8 * random.random()
+
+    def cut() -> None:
+        if not cluster.mended:
+            cluster.network.cut.update(ways)
+
     for turn in range(random.randint(2, 8)):
         at = 2 * turn * period
-        cluster.timeline.after(at, cluster.network.cut.update, ways)
+        cluster.timeline.after(at, cut)
         cluster.timeline.after(at + period, cluster.network.heal, *ways)
     return bool(ways)
 
@@ -156,10 +167,11 @@ def _terminate(cluster: Cluster, random: Random) -> bool:
     machine = _pick(cluster, random)
     if machine is None:
         return False
+    life = machine.lives
     machine.terminate()
 
     def again() -> None:
-        if machine.is_up:
+        if machine.is_up and machine.lives == life:
             machine.kill()  # it took too long
         cluster.start(machine)
 
@@ -240,17 +252,11 @@ def _clock_drift(cluster: Cluster, random: Random) -> bool:
 # Disks.
 
 
-def _excuse(cluster: Cluster, machine: Machine, why: str, seconds: float) -> None:
-    """For so long the node may stop by itself."""
-    machine.excuses.add(why)
-    cluster.timeline.after(seconds, machine.excuses.discard, why)
-
-
 def _failed_sync(cluster: Cluster, random: Random) -> bool:
     machine = _pick(cluster, random)
     if machine is None:
         return False
-    _excuse(cluster, machine, "a sync failed", 30.0)
+    machine.excuse(SYNC_FAILS)
     machine.filesystem.sync_fails = True
     return True
 
@@ -260,7 +266,7 @@ def _full_disk(cluster: Cluster, random: Random) -> bool:
     if machine is None:
         return False
     seconds = 8.0 * random.random()
-    _excuse(cluster, machine, "the disk is full", seconds + 1.0)
+    machine.excuse("the disk is full", seconds + 1.0)
     machine.filesystem.space = random.choice([0, 500, 5000])
     cluster.timeline.after(seconds, setattr, machine.filesystem, "space", None)
     return True
@@ -293,7 +299,7 @@ def _may_destroy(cluster: Cluster) -> Machine | None:
     voters = cluster.voters()
     if len(voters) < 3 or cluster.destroyed or cluster.operator.tasks:
         return None
-    well = [m for m in cluster.up() if m.node_id in voters and not m.excuses]
+    well = [m for m in cluster.up() if m.node_id in voters and not m.is_excused]
     if len(well) < len(voters):
         return None
     settled = [
@@ -356,7 +362,7 @@ def _bit_flip(cluster: Cluster, random: Random) -> bool:
         return False
     path, length = random.choice(places)
     disk.flip_bit(path, random.randrange(length), random.randrange(8))
-    machine.excuses.add("destroyed")
+    machine.excuse(BIT_FLIPPED)
 
     def again() -> None:
         cluster.start(machine)
@@ -364,7 +370,7 @@ def _bit_flip(cluster: Cluster, random: Random) -> bool:
 
     def settle() -> None:
         if machine.is_up:  # the flip changed nothing that counts
-            machine.excuses.discard("destroyed")
+            machine.excuses.pop(BIT_FLIPPED, None)
 
     cluster.timeline.after(random.random(), again)
     return True
@@ -374,7 +380,7 @@ def _bad_reads(cluster: Cluster, random: Random) -> bool:
     machine = _pick(cluster, random)
     if machine is None:
         return False
-    _excuse(cluster, machine, "reads are bad", 4.0)
+    machine.excuse("reads are bad", 4.0)
     machine.filesystem.bad_reads = random.randint(1, 3)
     cluster.timeline.after(3.0, setattr, machine.filesystem, "bad_reads", 0)
     return True
@@ -473,13 +479,15 @@ def arm(cluster: Cluster, faults: Sequence[Fault]) -> None:
 
 def mend(cluster: Cluster) -> None:
     """Nothing is wrong any more, from now on."""
+    cluster.mended = True
     network = cluster.network
     network.slow.clear()
     network.heal()
     for machine in cluster.machines.values():
         disk = machine.filesystem
         disk.space, disk.hung, disk.sync_delay = None, False, 0.001
-        disk.crash_at, disk.bad_reads = 0, 0
+        disk.crash_at, disk.bad_reads, disk.sync_fails = 0, 0, False
+        machine.excuses.pop(SYNC_FAILS, None)
         machine.reactor.run_at(1.0)
         if machine.reactor.paused:
             machine.reactor.resume()

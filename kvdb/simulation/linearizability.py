@@ -9,19 +9,23 @@ one that the state allows; remember which sets with which state led nowhere.
 Three things make it quick: an operation that changes nothing and fits is taken
 at once, for it could be moved to here from any later place; every write has a
 value of its own and, once seen, a revision, so the state says which write it
-is; and operations of unknown outcome, which may be left out, come last.
+is; and operations of unknown outcome, which may be left out, come last.  Writes
+of unknown outcome whose value nobody read are all alike: they are taken
+together, as something that may stand there since the first of them was begun.
+This lets pass what exact account of them might not, and nothing else: where a
+key was seen to be there only by a condition or a deletion.
 
 Beside it, what holds over all keys: L{check} looks at the whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final
 
 from attrs import frozen
 
-from kvdb.simulation.history import History, Kind, Operation, Result
+from kvdb.simulation.history import NEVER, History, Kind, Operation, Result
 
 MAX_STEPS: Final = 400_000
 """Choices tried for one key; beyond them it stays undecided, and the check
@@ -48,22 +52,34 @@ class _State:
     revision: int | None = 0
 
 
+_UNREAD: Final = _State("a value that nobody read", None)
+
+
 def _after(state: _State, revision: int | None) -> bool:
     """Whether a change at C{revision} may follow."""
     return revision is None or state.revision is None or revision > state.revision
 
 
-def _allowed(state: _State, operation: Operation) -> bool:
-    """Whether what the condition speaks of is so."""
-    expected = operation.expected
-    if expected is None:
-        return True
-    if expected == 0:
-        return state.value is None
-    return state.value is not None and state.revision == expected
+def _is_at(state: _State, revision: int, known: Container[int | None]) -> bool:
+    """
+    Whether a state may be that of C{revision}, 0 for no such key.
+
+    @param known: the revisions of which it is known whose they are; a write
+        that nobody read may have any other, seen where a condition failed.
+    """
+    if state.value is None or revision == 0:
+        return state.value is None and revision == 0
+    if state.revision is None:
+        return revision not in known
+    return state.revision == revision
 
 
-def _step(state: _State, operation: Operation, revision: int | None) -> _State | None:
+def _step(
+    state: _State,
+    operation: Operation,
+    revision: int | None,
+    known: Container[int | None],
+) -> _State | None:
     """
     The state after C{operation}; None where it cannot come now.
 
@@ -74,13 +90,15 @@ def _step(state: _State, operation: Operation, revision: int | None) -> _State |
         return state if operation.value == state.value else None
     if result is Result.ABSENT:
         return None if present else state
+    expected = operation.expected
     if result is Result.CONDITION_FAILED:
-        if (operation.revision == 0) == present or operation.expected is None:
+        seen = operation.revision or 0
+        if expected is None or expected == seen:
             return None
-        seen = operation.revision if present else 0
-        fits = not present or state.revision in (None, seen)
-        return state if fits and operation.expected != seen else None
-    if not _allowed(state, operation) or not _after(state, revision):
+        return state if _is_at(state, seen, known) else None
+    if expected is not None and not _is_at(state, expected, known):
+        return None
+    if not _after(state, revision):
         return None
     if operation.kind is Kind.PUT:
         return _State(operation.value, revision)
@@ -100,37 +118,47 @@ def check_key(operations: Sequence[Operation]) -> None:
     @param operations: without stale reads and without what was refused.
     @raise Violation: no order explains it, or none was found in L{MAX_STEPS}.
     """
-    ops = sorted(
-        (o for o in operations if o.is_definite or o.kind is not Kind.GET),
-        key=lambda o: o.invoked,
-    )
+    read = {o.value: o.revision for o in operations if o.kind is Kind.GET}
+    ops, spare = [], []
+    for operation in sorted(operations, key=lambda o: o.invoked):
+        if operation.is_definite:
+            ops.append(operation)
+        elif operation.kind is Kind.DELETE or operation.value in read:
+            if operation.kind is not Kind.GET:
+                ops.append(operation)
+        elif operation.kind is Kind.PUT:
+            spare.append(operation)
     # A write of unknown outcome has the revision at which it was read.
-    seen = {o.value: o.revision for o in ops if o.kind is Kind.GET and o.value}
     revisions = [
-        o.revision if o.result is Result.DONE else seen.get(o.value or "") for o in ops
+        o.revision if o.result is Result.DONE else read.get(o.value or "") for o in ops
     ]
-    search = _Search(ops, revisions)
+    search = _Search(ops, revisions, spare)
     if not search.run():
         raise Violation(search.complaint())
 
 
 class _Search:
     def __init__(
-        self, ops: Sequence[Operation], revisions: Sequence[int | None]
+        self,
+        ops: Sequence[Operation],
+        revisions: Sequence[int | None],
+        spare: Sequence[Operation],
     ) -> None:
         self.ops = ops
         self.revisions = revisions
+        self.spare = spare
+        self.known = set(revisions)
         self.definite = sum(1 << i for i, o in enumerate(ops) if o.is_definite)
         self.deepest: tuple[int, int, _State] = (0, 0, _State())
         self.steps = 0
 
     def run(self) -> bool:
         """Whether an order is found; goes deep first, by a stack of its own."""
-        done, state = self._settle(0, _State())
-        tried = {(done, state)}
-        stack = [(done, state, self._choices(done))]
+        first = self._settle(0, _State())
+        tried = {first}
+        stack = [(first, self._choices(*first))]
         while stack:
-            done, state, choices = stack[-1]
+            (done, _), choices = stack[-1]
             if done & self.definite == self.definite:
                 return True
             if not choices:
@@ -139,20 +167,19 @@ class _Search:
             self.steps += 1
             if self.steps > MAX_STEPS:
                 return False
-            index = choices.pop()
-            after = _step(state, self.ops[index], self.revisions[index])
-            if after is None:
-                continue
-            following = self._settle(done | 1 << index, after)
+            following = self._settle(*choices.pop())
             if following not in tried:
                 tried.add(following)
-                stack.append((*following, self._choices(following[0])))
+                stack.append((following, self._choices(*following)))
         return False
 
-    def _open(self, done: int) -> list[int]:
-        """Which operations may come next: no unfinished one ended before."""
+    def _open(self, done: int) -> tuple[list[int], float]:
+        """
+        Which operations may come next: no unfinished one ended before; and
+        when the first of those ended.
+        """
         ops = self.ops
-        bound = float("inf")
+        bound = NEVER
         found = []
         index = (~done & (done + 1)).bit_length() - 1  # the first not done
         while index < len(ops) and ops[index].invoked <= bound:
@@ -160,21 +187,37 @@ class _Search:
                 bound = min(bound, ops[index].returned)
                 found.append(index)
             index += 1
-        return [i for i in found if ops[i].invoked <= bound]
+        return [i for i in found if ops[i].invoked <= bound], bound
 
-    def _choices(self, done: int) -> list[int]:
-        """The changes that may come next, the best to try last in the list."""
-        found = [i for i in self._open(done) if _is_change(self.ops[i])]
-        return sorted(found, key=lambda i: self.ops[i].returned, reverse=True)
+    def _choices(self, done: int, state: _State) -> list[tuple[int, _State]]:
+        """What a change may lead to next, the best to try last in the list."""
+        found = []
+        open_, bound = self._open(done)
+        for one in self.spare:
+            if one.invoked > bound or state == _UNREAD:
+                break
+            if one.expected is None or _is_at(state, one.expected, self.known):
+                found.append((done, _UNREAD))
+                break
+        open_.sort(key=lambda i: self.ops[i].returned, reverse=True)
+        for index in open_:
+            operation = self.ops[index]
+            if _is_change(operation):
+                after = _step(state, operation, self.revisions[index], self.known)
+                if after is not None:
+                    found.append((done | 1 << index, after))
+        return found
 
     def _settle(self, done: int, state: _State) -> tuple[int, _State]:
         """Take all that changes nothing and fits."""
         more = True
         while more:
             more = False
-            for index in self._open(done):
+            for index in self._open(done)[0]:
                 operation = self.ops[index]
-                if not _is_change(operation) and _step(state, operation, None):
+                if not _is_change(operation) and _step(
+                    state, operation, None, self.known
+                ):
                     done |= 1 << index
                     more = True
         count = done.bit_count()
@@ -186,7 +229,7 @@ class _Search:
         """What went on where no order leads further."""
         count, done, state = self.deepest
         why = "no order explains" if self.steps <= MAX_STEPS else "undecided:"
-        stuck = self._open(done)
+        stuck, _ = self._open(done)
         around = max(0, min(stuck, default=0) - SHOWN_OPERATIONS // 2)
         shown = range(around, min(len(self.ops), around + SHOWN_OPERATIONS))
         lines = [

@@ -9,6 +9,7 @@ is expected of it is said by L{Machine.excuses}.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, Final
@@ -31,6 +32,10 @@ from kvdb.store.memory import MemoryEngines
 PEER_PORT: Final = 2380
 CLIENT_PORT: Final = 80
 DATA: Final = "/data"
+
+SYNC_FAILS: Final = "syncs fail"
+BIT_FLIPPED: Final = "a bit was flipped"
+"""Excuses; behind the latter a member that stops is replaced."""
 
 EPOCH: Final = 1_800_000_000.0
 """The time of day when virtual time begins."""
@@ -55,8 +60,8 @@ class Machine:
     @ivar joins: the node is started to join.
     @ivar observe: told after each piece of work done on this machine.
     @ivar ended: told that the process is gone, why, and with which status.
-    @ivar excuses: why the node may stop by itself, if it does: the faults of
-        its disk since it was started.
+    @ivar excuses: why the node may stop by itself, if it does, each with the
+        time until when: the faults of its disk.
     @ivar lives: how often it was started.
     @ivar clock_error: seconds by which the time of day is wrong.
     """
@@ -76,7 +81,7 @@ class Machine:
     service: Kvdb | None = None
     lives: int = 0
     clock_error: float = 0.0
-    excuses: set[str] = field(factory=set)
+    excuses: dict[str, float] = field(factory=dict)
     _stopping: bool = False
 
     def __attrs_post_init__(self) -> None:
@@ -110,6 +115,16 @@ class Machine:
         """See there."""
 
     # The node.
+
+    def excuse(self, why: str, seconds: float = math.inf) -> None:
+        """From now on the node may stop by itself, for so long."""
+        until = self.timeline.now + seconds
+        self.excuses[why] = max(until, self.excuses.get(why, 0.0))
+
+    @property
+    def is_excused(self) -> bool:
+        """Whether it may stop by itself now."""
+        return any(until >= self.timeline.now for until in self.excuses.values())
 
     @property
     def is_up(self) -> bool:

@@ -59,6 +59,7 @@ class _Seen:
     terms: list[int] = field(factory=list)
     acknowledged: int = 0
     promised: int = 0
+    carried_over: int = 0
     votes: dict[int, int] = field(factory=dict)
 
     @property
@@ -72,16 +73,19 @@ class Observer:
     """
     @ivar counts: what has happened, by name; see docs/testing.md.
     @ivar trace: told of what a person who reads a run wants to know.
+    @ivar change_is_pending: whether a membership change is under way.
     """
 
     counts: Counter[str]
     trace: Callable[[str], None]
+    change_is_pending: Callable[[], bool]
     _seen: dict[int, _Seen] = field(factory=dict)
     _leaders: dict[int, int] = field(factory=dict)
     _entries: dict[Place, tuple[int, int]] = field(factory=dict)
     _committed: dict[int, int] = field(factory=dict)
     _last_committed: int = 0
     _states: dict[int, object] = field(factory=dict)
+    _compacted: int = 0
 
     # After each piece of work.
 
@@ -105,6 +109,10 @@ class Observer:
         store = node.replica.store
         if store.applied_index != seen.applied:
             self._look_at_state(machine.node_id, store, seen)
+            carried = node.pump.proposals.carried_over
+            if carried > seen.carried_over:
+                self.counts["proposals carried over"] += carried - seen.carried_over
+                seen.carried_over = carried
         if core.role is Role.LEADER:
             own = core.tracker.progress.get(machine.node_id)
             if own is not None and own.match > seen.acknowledged:
@@ -121,18 +129,14 @@ class Observer:
             if message.type is MessageType.VOTE_RESP:
                 seen.promised = max(seen.promised, message.term)
                 before = seen.votes.setdefault(message.term, message.to)
-                self._demand(
-                    before == message.to,
-                    f"member {machine.node_id} votes in term {message.term} for"
-                    f" {before} and for {message.to}",
-                )
+                if before != message.to:
+                    raise Violation(
+                        f"member {machine.node_id} votes in term {message.term} for"
+                        f" {before} and for {message.to}"
+                    )
             elif message.type is MessageType.APP_RESP:
                 seen.promised = max(seen.promised, message.term)
                 seen.acknowledged = max(seen.acknowledged, message.index)
-
-    def _demand(self, holds: bool, text: str) -> None:
-        if not holds:
-            raise Violation(text)
 
     def forget(self, machine: Machine) -> None:
         """The data of C{machine} are lost, and its promises with them."""
@@ -142,6 +146,8 @@ class Observer:
 
     def _begin(self, machine: Machine, node: Node) -> _Seen:
         log = node.replica.log
+        if log.repaired is not None:
+            self.counts["torn ends of logs repaired"] += 1
         first = log.first_index()
         terms = [log.term(index) for index in range(first, log.last_index() + 1)]
         old = self._seen.get(machine.node_id)
@@ -162,52 +168,53 @@ class Observer:
         self, machine: Machine, old: _Seen, new: _Seen, hard_state: Any
     ) -> None:
         name = machine.node_id
-        self._demand(
-            new.term >= old.promised,
-            f"member {name} answered in term {old.promised}, and was started in"
-            f" {new.term}",
-        )
+        if new.term < old.promised:
+            raise Violation(
+                f"member {name} answered in term {old.promised}, and was started in"
+                f" {new.term}"
+            )
         new.promised = old.promised
         new.votes = old.votes
         vote = old.votes.get(hard_state.term)
-        self._demand(
-            vote is None or hard_state.vote == vote,
-            f"member {name} voted for {vote} in term {hard_state.term}, and knows of"
-            f" {hard_state.vote} after a restart",
-        )
+        if vote is not None and hard_state.vote != vote:
+            raise Violation(
+                f"member {name} voted for {vote} in term {hard_state.term}, and"
+                f" knows of {hard_state.vote} after a restart"
+            )
         acknowledged = min(old.acknowledged, old.last)
         if acknowledged < old.first:
             return
-        self._demand(
-            new.last >= acknowledged,
-            f"member {name} acknowledged entry {acknowledged}, and has {new.last}"
-            " after a restart",
-        )
+        if new.last < acknowledged:
+            raise Violation(
+                f"member {name} acknowledged entry {acknowledged}, and has {new.last}"
+                " after a restart"
+            )
         for index in range(max(old.first, new.first), acknowledged + 1):
             before = old.terms[index - old.first]
             after = new.terms[index - new.first]
-            self._demand(
-                before == after,
-                f"member {name} acknowledged entry {index} of term {before}, and has"
-                f" one of term {after} after a restart",
-            )
+            if before != after:
+                raise Violation(
+                    f"member {name} acknowledged entry {index} of term {before}, and"
+                    f" has one of term {after} after a restart"
+                )
         new.acknowledged = acknowledged
         self.counts["restarts with a log"] += 1
+        if new.last < old.last:
+            self.counts["entries lost that nobody was promised"] += 1
 
     # Roles.
 
     def _look_at_role(self, name: int, core: Any, seen: _Seen) -> None:
-        self._demand(
-            core.term >= seen.term,
-            f"member {name} went from term {seen.term} back to {core.term}",
-        )
+        if core.term < seen.term:
+            raise Violation(
+                f"member {name} went from term {seen.term} back to {core.term}"
+            )
         if core.role is Role.LEADER and (
             seen.role is not Role.LEADER or core.term != seen.term
         ):
             other = self._leaders.setdefault(core.term, name)
-            self._demand(
-                other == name, f"members {other} and {name} both lead in {core.term}"
-            )
+            if other != name:
+                raise Violation(f"members {other} and {name} both lead in {core.term}")
             self.counts["elections"] += 1
             self.trace(f"member {name} leads in term {core.term}")
             self._check_complete(name, core.log)
@@ -222,11 +229,11 @@ class Observer:
             if expected is None:
                 continue
             found = log.term_or_zero(index) if index <= log.last_index() else 0
-            self._demand(
-                found == expected,
-                f"member {name} was elected without the committed entry {index} of"
-                f" term {expected}; it has one of term {found}",
-            )
+            if found != expected:
+                raise Violation(
+                    f"member {name} was elected without the committed entry {index} of"
+                    f" term {expected}; it has one of term {found}"
+                )
 
     # Logs.
 
@@ -234,7 +241,7 @@ class Observer:
         first, last = log.first_index(), log.last_index()
         if last < seen.first or first > seen.last + 1:  # a snapshot took its place
             seen.first, seen.terms = first, []
-            self.counts["logs begun anew"] += 1
+            self._count_snapshot()
         index = min(last, seen.last)
         low = max(first, seen.first)
         while index >= low and log.term(index) != seen.terms[index - seen.first]:
@@ -242,20 +249,26 @@ class Observer:
         cut = seen.last - max(index, low - 1)
         if cut > 0:
             keep = max(index, low - 1)
-            self._demand(
-                keep >= seen.committed or not seen.terms,
-                f"member {name} gave up entries behind {keep}, committed to"
-                f" {seen.committed}",
-            )
+            if not (keep >= seen.committed or not seen.terms):
+                raise Violation(
+                    f"member {name} gave up entries behind {keep}, committed to"
+                    f" {seen.committed}"
+                )
             del seen.terms[max(0, keep + 1 - seen.first) :]
             seen.acknowledged = min(seen.acknowledged, keep)
             self.counts["logs truncated on conflict"] += 1
         if first > seen.first:
+            self.counts["logs cut behind what is applied"] += 1
             del seen.terms[: first - seen.first]
             seen.first = first
         for new in range(seen.last + 1, last + 1):
             self._register(name, log, new)
             seen.terms.append(log.term(new))
+
+    def _count_snapshot(self) -> None:
+        self.counts["snapshots installed"] += 1
+        if self.change_is_pending():
+            self.counts["snapshots installed while a membership changed"] += 1
 
     def _register(self, name: int, log: Any, index: int) -> None:
         [entry] = _entries(log, index)
@@ -263,17 +276,18 @@ class Observer:
         known = self._entries.setdefault(
             (index, entry.term), (before, zlib.crc32(entry.data))
         )
-        self._demand(
-            known == (before, zlib.crc32(entry.data)),
-            f"log matching: member {name} has another entry {index} of term"
-            f" {entry.term}, or another before it",
-        )
+        if known != (before, zlib.crc32(entry.data)):
+            raise Violation(
+                f"log matching: member {name} has another entry {index} of term"
+                f" {entry.term}, or another before it"
+            )
 
     def _look_at_commit(self, name: int, log: Any, seen: _Seen) -> None:
-        self._demand(
-            log.committed >= seen.committed,
-            f"member {name} went from commit {seen.committed} back to {log.committed}",
-        )
+        if log.committed < seen.committed:
+            raise Violation(
+                f"member {name} went from commit {seen.committed} back to"
+                f" {log.committed}"
+            )
         self._check_committed(name, seen, seen.committed + 1, log.committed)
         seen.committed = log.committed
 
@@ -281,11 +295,11 @@ class Observer:
         for index in range(max(low, seen.first), high + 1):
             term = seen.terms[index - seen.first]
             known = self._committed.setdefault(index, term)
-            self._demand(
-                known == term,
-                f"entry {index} was committed in term {known}; member {name} has one"
-                f" of term {term} committed",
-            )
+            if known != term:
+                raise Violation(
+                    f"entry {index} was committed in term {known}; member {name} has"
+                    f" one of term {term} committed"
+                )
         if high > self._last_committed:
             self.counts["entries committed"] += high - self._last_committed
             self._last_committed = high
@@ -293,16 +307,16 @@ class Observer:
     # The state.
 
     def _look_at_state(self, name: int, store: Any, seen: _Seen) -> None:
-        self._demand(
-            store.applied_index > seen.applied,
-            f"member {name} went from applied {seen.applied} back to"
-            f" {store.applied_index}",
-        )
-        self._demand(
-            store.applied_index <= self._last_committed,
-            f"member {name} applied {store.applied_index}, committed is"
-            f" {self._last_committed}",
-        )
+        if store.applied_index <= seen.applied:
+            raise Violation(
+                f"member {name} went from applied {seen.applied} back to"
+                f" {store.applied_index}"
+            )
+        if store.applied_index > self._last_committed:
+            raise Violation(
+                f"member {name} applied {store.applied_index}, committed is"
+                f" {self._last_committed}"
+            )
         state = (
             store.applied_term,
             store.revision,
@@ -312,12 +326,15 @@ class Observer:
             tuple(sorted(store.removed)),
         )
         known = self._states.setdefault(store.applied_index, state)
-        self._demand(
-            known == state,
-            f"state at index {store.applied_index}: member {name} has {state}, another"
-            f" had {known}",
-        )
+        if known != state:
+            raise Violation(
+                f"state at index {store.applied_index}: member {name} has {state},"
+                f" another had {known}"
+            )
         seen.applied = store.applied_index
+        if store.compacted_revision > self._compacted:
+            self._compacted = store.compacted_revision
+            self.counts["histories cut"] += 1
 
 
 def _entries(log: Any, index: int) -> Iterator[Entry]:

@@ -102,6 +102,7 @@ class Timeline:
 
     now: float = 0.0
     events: int = 0
+    stopped: bool = False
     _heap: list[tuple[float, int, Work, tuple[Any, ...]]] = field(factory=list)
     _count: int = 0
 
@@ -114,16 +115,20 @@ class Timeline:
         """Have C{work} done in so many seconds."""
         self.at(self.now + delay, work, *args)
 
-    def run(self, until: float, done: Callable[[], bool] | None = None) -> None:
-        """Let time pass, but not beyond C{until} nor once it is C{done}."""
+    def run(self, until: float) -> None:
+        """Let time pass up to C{until}, or until L{stop}."""
         heap = self._heap
-        while heap and heap[0][0] <= until:
+        self.stopped = False
+        while heap and heap[0][0] <= until and not self.stopped:
             self.now, _, work, args = heappop(heap)
             self.events += 1
             work(*args)
-            if done is not None and done():
-                return
-        self.now = max(self.now, until)
+        if not self.stopped:
+            self.now = max(self.now, until)
+
+    def stop(self) -> None:
+        """Let no more time pass."""
+        self.stopped = True
 
 
 @implementer(IReactorTime)

@@ -70,6 +70,7 @@ class Journal:
     """
     @ivar durable: up to which place everything is synced.
     @ivar broken: what ended its life, if anything did.
+    @ivar repaired: where and why its end was found torn when it was opened.
     """
 
     filesystem: FileSystem
@@ -79,6 +80,7 @@ class Journal:
     segments: list[Segment] = field(factory=list)
     durable: int = 0
     broken: BaseException | None = None
+    repaired: str | None = None
     _head: Head = lambda _: []
     _named: int = 0
     _spare: File | None = None
@@ -166,6 +168,7 @@ class Journal:
         lost = position == 0 and not segment.length and segment.number > 1
         if lost or self._claimed(place, position):
             raise CorruptLog(path, offset, why)
+        self.repaired = f"{path} from offset {offset} on: {why}"
         self._end_at(position)
         return True
 

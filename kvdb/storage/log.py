@@ -260,6 +260,11 @@ class Log:
         return from_place(self._places[index - self._mark_index - 1])
 
     @property
+    def repaired(self) -> str | None:
+        """What was wrong with its end when it was opened, if anything was."""
+        return self._journal.repaired
+
+    @property
     def size_bytes(self) -> int:
         """What the segments hold."""
         return self._journal.size_bytes
