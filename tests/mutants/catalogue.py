@@ -1,0 +1,449 @@
+"""
+The bugs.
+
+Rules: each is one that a tired person could write; its text stands exactly once
+in its file; the seed or the tests on record find it within a minute.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import frozen
+
+
+@frozen(slots=True)
+class Mutant:
+    """
+    @ivar file: below C{kvdb/}.
+    @ivar before: what stands there.
+    @ivar after: what the bug is.
+    @ivar seed: of a simulation that finds it; None where none is known.
+    @ivar tests: what else finds it.
+    """
+
+    name: str
+    file: str
+    before: str
+    after: str
+    seed: int | None = None
+    tests: str = ""
+
+
+MUTANTS: Final = (
+    # Elections.
+    Mutant(
+        "a vote is counted twice",
+        "raft/quorum.py",
+        "    granted = sum(1 for voter in voters if votes.get(voter) is True)\n",
+        "    granted = sum(2 for voter in voters if votes.get(voter) is True)\n",
+    ),
+    Mutant(
+        "half of the votes are enough",
+        "raft/quorum.py",
+        "    majority = len(voters) // 2 + 1\n",
+        "    majority = (len(voters) + 1) // 2\n",
+    ),
+    Mutant(
+        "a member votes again in the same term",
+        "raft/election.py",
+        "        or (raft.vote == NO_NODE and raft.leader == NO_NODE)\n",
+        "        or raft.leader == NO_NODE\n",
+    ),
+    Mutant(
+        "a vote is not remembered",
+        "raft/election.py",
+        "            raft.vote = message.from_\n",
+        "",
+    ),
+    Mutant(
+        "logs are compared by length alone",
+        "raft/log.py",
+        "        return last_term > own_term or (\n"
+        "            last_term == own_term and last_index >= self.last_index()\n"
+        "        )\n",
+        "        return last_index >= self.last_index() or last_term > own_term + 9\n",
+    ),
+    Mutant(
+        "votes are given whatever the log",
+        "raft/election.py",
+        "    if can_vote and raft.log.is_up_to_date(message.index, message.log_term):\n",
+        "    if can_vote:\n",
+    ),
+    Mutant(
+        "a vote of an earlier term stays in the next",
+        "raft/state.py",
+        "            self.term = term\n            self.vote = NO_NODE\n",
+        "            self.term = term\n",
+    ),
+    Mutant(
+        "a leader that lost its quorum stays",
+        "raft/leader.py",
+        "        raft.become_follower(raft.term, NO_NODE)\n    for node",
+        "        pass\n    for node",
+        tests="tests/raft",
+    ),
+    Mutant(
+        "who still hears a leader votes for another",
+        "raft/election.py",
+        "    if message.context == TRANSFER_CONTEXT or not raft.in_lease:\n",
+        "    if True:\n",
+        tests="tests/raft",
+    ),
+    Mutant(
+        "a campaign in spite of an unapplied membership change",
+        "raft/election.py",
+        "    if _has_unapplied_conf_change(raft):\n",
+        "    if False:\n",
+        tests="tests/raft",
+    ),
+    # Replication and commit.
+    Mutant(
+        "committed before the quorum has it",
+        "raft/quorum.py",
+        "    return held[count - (count // 2 + 1)]\n",
+        "    return held[count - count // 2 if count > 1 else 0]\n",
+    ),
+    Mutant(
+        "an old term's entry is committed by counting",
+        "raft/log.py",
+        "        if index > self.committed and term != 0 and self.matches(index, term):\n",
+        "        if index > self.committed and term != 0:\n",
+    ),
+    Mutant(
+        "entries are taken wherever they fit",
+        "raft/log.py",
+        "        if not self.matches(prev_index, prev_term):\n",
+        "        if prev_index > self.last_index():\n",
+    ),
+    Mutant(
+        "truncation is off by one",
+        "raft/unstable.py",
+        "            self.entries = [*self.entries[: first - self.offset], *entries]\n",
+        "            self.entries = [*self.entries[: first - self.offset + 1], *entries]\n",
+    ),
+    Mutant(
+        "a follower commits what it did not compare",
+        "raft/log.py",
+        "        self.commit_to(min(commit, last_new))\n",
+        "        self.commit_to(min(commit, self.last_index()))\n",
+    ),
+    Mutant(
+        "a heartbeat commits what the follower may not have",
+        "raft/replication.py",
+        "        commit = min(progress.match, raft.log.committed)\n",
+        "        commit = raft.log.committed\n",
+    ),
+    Mutant(
+        "a conflict is not looked for",
+        "raft/log.py",
+        "            if not self.matches(entry.index, entry.term):\n",
+        "            if entry.index > last:\n",
+    ),
+    Mutant(
+        "acknowledged before it is durable",
+        "raft/state.py",
+        "        if kind in _AFTER_APPEND:\n",
+        "        if kind in _AFTER_APPEND and message.to == self.id:\n",
+    ),
+    Mutant(
+        "an older snapshot takes the place of a newer log",
+        "raft/follower.py",
+        "    if snapshot.index <= log.committed:\n",
+        "    if snapshot.index < 0:\n",
+    ),
+    # Reads.
+    Mutant(
+        "a read without the quorum's word",
+        "raft/leader.py",
+        "    if raft.read_only.option is ReadOnlyOption.LEASE_BASED:\n"
+        "        _answer_read",
+        "    if raft.read_only.option is not ReadOnlyOption.LEASE_BASED:\n"
+        "        _answer_read",
+    ),
+    Mutant(
+        "a read before the leader's first commit",
+        "raft/leader.py",
+        "    elif not raft.log.matches(raft.log.committed, raft.term):\n",
+        "    elif raft.log.committed == 0:\n",
+    ),
+    Mutant(
+        "one answer confirms a read",
+        "raft/leader.py",
+        "    if raft.tracker.vote_result(acks) is not VoteResult.WON:\n",
+        "    if raft.tracker.vote_result(acks) is VoteResult.LOST:\n",
+    ),
+    Mutant(
+        "a read does not wait until all is applied",
+        "node/reads.py",
+        "            if needed <= index:\n",
+        "            if needed <= index + 1000:\n",
+    ),
+    Mutant(
+        "a late reader joins a round that has asked",
+        "node/reads.py",
+        "        self._gathering.append((now + self.timeout, deferred))\n",
+        "        asked = list(self._asked.values())\n"
+        "        group = asked[-1].readers if asked else self._gathering\n"
+        "        group.append((now + self.timeout, deferred))\n",
+    ),
+    Mutant(
+        "reads are stale unless asked otherwise",
+        "rest/keys.py",
+        "        if linearizable:\n",
+        "        if linearizable and call.args:\n",
+    ),
+    # Membership.
+    Mutant(
+        "a learner is made a voter at once",
+        "node/changes.py",
+        "                and progress.match >= max(needed, 1)\n",
+        "                and progress.match >= 0\n",
+        tests="tests/node",
+    ),
+    Mutant(
+        "a second membership change is let in",
+        "raft/leader.py",
+        "    if raft.pending_conf_index > raft.log.applied:\n",
+        "    if raft.pending_conf_index < 0:\n",
+        tests="tests/raft",
+    ),
+    Mutant(
+        "a new leader forgets the membership change in its log",
+        "raft/state.py",
+        "        self.pending_conf_index = self.log.last_index()\n",
+        "        self.pending_conf_index = 0\n",
+        tests="tests/raft",
+    ),
+    Mutant(
+        "a refused membership change is carried out",
+        "node/changes.py",
+        "        if reason is not None:\n",
+        "        if reason is None and not change.changes:\n",
+        tests="tests/node tests/store",
+    ),
+    Mutant(
+        "a removed member goes on",
+        "node/changes.py",
+        "        self._tell_network()\n"
+        "        if self.identity.node_id in self.store.removed:\n"
+        "            self.removed()\n"
+        "        return settled\n",
+        "        self._tell_network()\n        return settled\n",
+        tests="tests/node",
+    ),
+    Mutant(
+        "a removed member is let in",
+        "peer/handshake.py",
+        "    if peer.node_id in removed:\n",
+        "    if peer.node_id in removed and joining:\n",
+        tests="tests/peer tests/node",
+    ),
+    Mutant(
+        "a member with another data directory is let in",
+        "peer/handshake.py",
+        "    if instances[peer.node_id] not in (NO_INSTANCE, peer.instance_id):\n",
+        "    if instances[peer.node_id] == peer.instance_id + 1:\n",
+        tests="tests/peer tests/node",
+    ),
+    Mutant(
+        "the members' ids are given again",
+        "store/membership.py",
+        "    if node in removed:\n",
+        "    if node in removed and node in members:\n",
+        tests="tests/store",
+    ),
+    # What is written, and when.
+    Mutant(
+        "the vote is forgotten on a restart",
+        "node/writer.py",
+        "        self._hard_state = self.log.hard_state\n",
+        "        self._hard_state = HardState()\n",
+    ),
+    Mutant(
+        "a vote is not written",
+        "node/writer.py",
+        "        if job.entries or job.must_sync:\n",
+        "        if job.entries:\n",
+    ),
+    Mutant(
+        "a vote is not synced",
+        "raft/rawnode.py",
+        "            or hard_state.vote != before.vote\n"
+        "            or hard_state.term != before.term\n",
+        "",
+    ),
+    Mutant(
+        "answers do not wait for the sync",
+        "node/writer.py",
+        "            self._syncing.append(job)\n",
+        "            self.deliver(job.responses)\n"
+        "            job.responses = []\n"
+        "            self._syncing.append(job)\n",
+    ),
+    Mutant(
+        "only the last segment is synced",
+        "storage/journal.py",
+        "        parts = [segment.file.sync_later() for segment in self._unsynced()]\n",
+        "        parts = [segment.file.sync_later() for segment in self._unsynced()[-1:]]\n",
+    ),
+    Mutant(
+        "the directory is never synced",
+        "storage/journal.py",
+        "        if self._named < last.number:\n",
+        "        if self._named > last.number:\n",
+    ),
+    Mutant(
+        "who asks during a sync is told when that one ends",
+        "storage/journal.py",
+        "        self._waiting.append(done)\n        if not self._syncing:\n",
+        "        if self._syncing:\n"
+        "            self._syncing.append(done)\n"
+        "            return done\n"
+        "        self._waiting.append(done)\n"
+        "        if not self._syncing:\n",
+    ),
+    Mutant(
+        "the log keeps the end that was overwritten",
+        "storage/log.py",
+        "        if entries:\n            self._truncate(entries[0].index)\n",
+        "        if entries:\n",
+    ),
+    Mutant(
+        "a replayed log keeps the end that was overwritten",
+        "storage/log.py",
+        "        self._truncate(entry.index)\n        self._note(",
+        "        if entry.index <= self.last_index():\n"
+        "            return\n"
+        "        self._note(",
+    ),
+    Mutant(
+        "segments go before what follows is durable",
+        "storage/journal.py",
+        "        if self.durable < self._needless_once:\n",
+        "        if self.durable < 0:\n",
+        tests="tests/storage",
+    ),
+    Mutant(
+        "a torn end is called corruption",
+        "storage/journal.py",
+        "        if lost or self._claimed(place, position):\n",
+        "        if lost or bad:\n",
+    ),
+    Mutant(
+        "corruption is called a torn end",
+        "storage/journal.py",
+        "        if lost or self._claimed(place, position):\n",
+        "        if lost:\n",
+    ),
+    Mutant(
+        "an entry's checksum is not looked at",
+        "storage/records.py",
+        "        if crc32c(encoded[HEAD.size :]) != checksum:\n",
+        "        if checksum < 0:\n",
+    ),
+    Mutant(
+        "the log is cut before the store has it",
+        "node/compaction.py",
+        "        target = durable - self.pump.settings.catch_up_entries\n",
+        "        target = (\n"
+        "            replica.store.applied_index - self.pump.settings.catch_up_entries\n"
+        "        )\n",
+    ),
+    Mutant(
+        "a failed sync is tried again",
+        "storage/journal.py",
+        "        self.broken = failure.value\n        waiting",
+        "        waiting",
+        tests="tests/storage",
+    ),
+    # The store and its callers.
+    Mutant(
+        "the idempotency key is not looked at",
+        "store/store.py",
+        "        known = self._known_outcome(token, mark)\n"
+        "        if known is not None:\n"
+        "            return known\n"
+        "        outcome = self._write(command, envelope)\n",
+        "        outcome = self._write(command, envelope)\n",
+    ),
+    Mutant(
+        "a condition holds for later revisions too",
+        "store/store.py",
+        "    return mod_revision == condition.revision and mod_revision != 0\n",
+        "    return mod_revision >= condition.revision and mod_revision != 0\n",
+    ),
+    Mutant(
+        "a failed condition takes a revision",
+        "store/store.py",
+        "            return Outcome(OutcomeStatus.CONDITION_FAILED, previous)\n"
+        "        self.revision += 1\n"
+        "        revision = self.revision\n",
+        "            self.revision += 1\n"
+        "            return Outcome(OutcomeStatus.CONDITION_FAILED, previous)\n"
+        "        self.revision += 1\n"
+        "        revision = self.revision\n",
+        tests="tests/store",
+    ),
+    Mutant(
+        "history loses what a deletion ended",
+        "store/store.py",
+        '        batch[_history_key(key, self.revision)] = b""\n',
+        "",
+        tests="tests/store",
+    ),
+    Mutant(
+        "a proposal that may be carried out is proposed again",
+        "node/proposals.py",
+        "            if _QUEUED < waiting.term < term:\n",
+        "            if _QUEUED < waiting.term <= term:\n",
+    ),
+    Mutant(
+        "an unknown outcome is called a refusal",
+        "node/proposals.py",
+        "        if waiting.term != _QUEUED:\n            return OutcomeUnknown(\n",
+        "        if waiting.term == _UNKNOWN:\n            return OutcomeUnknown(\n",
+    ),
+    Mutant(
+        "a proposal is taken by a leader that it was not meant for",
+        "node/pump.py",
+        "            if self.leading and message.term == self.raft.core.term:\n",
+        "            if self.leading:\n",
+    ),
+    Mutant(
+        "proposals are taken for lost behind a snapshot",
+        "node/snapshots.py",
+        "        self.pump.proposals.lost_sight()\n",
+        "",
+        tests="tests/node",
+    ),
+    Mutant(
+        "an unknown outcome is answered as unavailable",
+        "rest/problems.py",
+        "    (OutcomeUnknown, 504),\n",
+        "    (OutcomeUnknown, 503),\n",
+    ),
+    # Connections.
+    Mutant(
+        "a connection is used again after a bad frame",
+        "peer/connection.py",
+        '        self.note(f"it broke the protocol: {error.reason}")\n'
+        "        self.abort()\n",
+        '        self.note(f"it broke the protocol: {error.reason}")\n',
+        tests="tests/peer",
+    ),
+    Mutant(
+        "a snapshot's checksum is not looked at",
+        "peer/snapshots.py",
+        "        if _END.unpack(body) != (self.bytes_received, self._checksum):\n",
+        "        if _END.unpack(body)[0] != self.bytes_received:\n",
+        tests="tests/peer",
+    ),
+    Mutant(
+        "a snapshot that is not whole is installed",
+        "store/snapshot.py",
+        "        if not self._whole:\n",
+        "        if not self._started:\n",
+        tests="tests/store",
+    ),
+)
