@@ -7,8 +7,10 @@ STAMP := $(ENV)/.made-from-pyproject
 N ?=
 SEEDS ?= 1000
 SEED ?= 1
+SECONDS ?= 60
 
-.PHONY: help env run stop start status test lint types unit sim format clean
+.PHONY: help env run stop start status test lint types unit sim fuzz crashes mutants \
+	format clean
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -52,6 +54,18 @@ unit: $(STAMP)  ## Run all tests, and hold each room to its coverage.
 
 sim: $(STAMP)  ## Clusters in virtual time with faults: make sim SEEDS=1000 SEED=1.
 	@$(BIN)/python -m kvdb.simulation --seeds $(SEEDS) --seed $(SEED)
+
+fuzz: $(STAMP)  ## Look for bytes that a decoder is not ready for.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+crashes: $(STAMP)  ## Every crash of the log; thousands of kills of the engine.
+	@$(BIN)/python -m tests.storage.test_every_crash --samples 20 --again 5 --seeds 12
+	@$(BIN)/python -m tests.store.kills --times 2000
+	@$(BIN)/python -m tests.store.kills --times 500 --power
+
+mutants: $(STAMP)  ## Make small bugs, and see that each is found.
+	@$(BIN)/python -m tests.mutants
 
 format: $(STAMP)  ## Format the code.
 	@$(BIN)/ruff format .

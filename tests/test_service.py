@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import treq
 from twisted.internet import defer, reactor, task
+from twisted.logger import Logger
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
@@ -301,6 +302,8 @@ def test_a_status_other_than_0_is_left_for_the_end(
     """The reactor stops in peace, then the process ends with it."""
     registered: list[Any] = []
     monkeypatch.setattr("atexit.register", registered.append)
+    said: list[Any] = []
+    monkeypatch.setattr("kvdb.host.log", Logger("kvdb", observer=said.append))
 
     class Stopping:
         def callWhenRunning(self, work: Callable[..., None], *args: Any) -> None:
@@ -320,6 +323,7 @@ def test_a_status_other_than_0_is_left_for_the_end(
     monkeypatch.setattr("os._exit", left.append)
     registered[0]()
     assert left == [3]
+    assert [event["why"] for event in said] == ["it is enough", "it has failed"]
 
 
 def test_timers_do_not_go_by_the_time_of_day(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from attrs import define, evolve, field
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, fail, inlineCallbacks
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -45,6 +45,7 @@ from kvdb.raft.messages import (
 from kvdb.raft.progress import ProgressState
 from kvdb.store.commands import Outcome, OutcomeStatus, RegisterInstance
 from kvdb.store.encoding import encode_member_change
+from kvdb.store.membership import url_problem
 from kvdb.store.store import Store
 
 log = Logger(namespace="kvdb.node")
@@ -90,6 +91,9 @@ class Changes:
 
     def add(self, node_id: int, url: str, idempotency_key: bytes) -> Deferred[None]:
         """See L{Database.add_member<kvdb.interfaces.Database.add_member>}."""
+        problem = url_problem(url)
+        if problem is not None:
+            return fail(MembershipRefused(f"a member needs a peer URL: {problem}"))
         change = ConfChangeType.ADD_LEARNER_NODE
         return self._propose(change, node_id, url, idempotency_key)
 

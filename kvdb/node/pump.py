@@ -40,6 +40,7 @@ from kvdb.node.reads import Reads
 from kvdb.node.replica import Replica
 from kvdb.node.settings import NodeSettings
 from kvdb.node.writer import LogWriter
+from kvdb.raft.confchange import as_v2, decode_conf_change
 from kvdb.raft.config import PeerNotFound, ProposalDropped
 from kvdb.raft.core import Config
 from kvdb.raft.messages import (
@@ -57,7 +58,12 @@ from kvdb.raft.messages import (
 )
 from kvdb.raft.rawnode import RawNode
 from kvdb.store.commands import Command, Outcome
-from kvdb.store.encoding import encode_command
+from kvdb.store.encoding import (
+    UnknownCommand,
+    decode_command,
+    decode_member_change,
+    encode_command,
+)
 
 MAX_MESSAGE_BYTES: Final = 1 << 20
 """Entries in one append message, in bytes."""
@@ -128,6 +134,26 @@ class CoreLog:
     def error(self, text: str) -> None:
         """Likewise."""
         self._log.error("{text}", text=text)
+
+
+def _is_readable(entry: Entry) -> bool:
+    """
+    Whether a proposal that another member passes on can be carried out: in the
+    log, one that cannot would stop every member.
+    """
+    try:
+        if entry.type is EntryType.NORMAL:
+            decode_command(entry.data)
+        else:
+            decode_member_change(as_v2(decode_conf_change(entry)).context)
+    except (UnknownCommand, ValueError) as error:
+        log.warn(
+            "a proposal of another member is dropped: {reason}.  Is it of a later"
+            " release?",
+            reason=str(error),
+        )
+        return False
+    return True
 
 
 @define(slots=True, eq=False, kw_only=True)
@@ -385,7 +411,8 @@ class Pump:
             # carried out after that one has given it up.
             if self.leading and message.term == self.raft.core.term:
                 for entry in message.entries:
-                    self._hold(entry)
+                    if _is_readable(entry):
+                        self._hold(entry)
         elif kind is MessageType.TIMEOUT_NOW and not self.may_lead:
             log.warn("leadership was offered and refused: the disk is not well")
         else:
@@ -525,12 +552,18 @@ class Pump:
         outgoing: dict[int, list[Message]] = {}
         for message in responses:
             if message.to == self.node_id:
-                self.raft.step(message)
+                self._step_own(message)
             else:
                 outgoing.setdefault(message.to, []).append(message)
         for node, messages in outgoing.items():
             self.transport.send(node, messages)
         self.wake()
+
+    def _step_own(self, message: Message) -> None:
+        try:
+            self.raft.step(message)
+        except PeerNotFound:
+            pass  # this member was removed while its disk was busy
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         settle = self.proposals.settle

@@ -211,7 +211,11 @@ class Link:
     def _dial(self) -> None:
         self._retry = None
         connection = Dialled(self._owner, self, self.node_id, Purpose.MESSAGES)
-        endpoint = self._owner.dial(self.url)
+        try:
+            endpoint = self._owner.dial(self.url)
+        except ValueError as error:  # an earlier release may have let it in
+            self._dial_later(str(error))
+            return
         self._connecting = endpoint.connect(OneConnection(connection))
         self._connecting.addCallbacks(self._connected, self._failed)
 

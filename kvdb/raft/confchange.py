@@ -102,6 +102,8 @@ def decode_conf_change(entry: Entry) -> Change:
         return ConfChangeV2()
     try:
         transition, count = _HEAD.unpack_from(data)
+        if count > MAX_CHANGES:
+            raise ValueError(f"{count} changes, at most {MAX_CHANGES} fit")
         end = _HEAD.size + count * _CHANGE.size
         pairs = [
             _CHANGE.unpack_from(data, offset)

@@ -195,15 +195,19 @@ class RawNode:
         """Whether there is anything to carry out."""
         core = self.core
         log = core.log
-        hard_state = core.hard_state()
+        # Field by field: this is asked at every turn, and mostly for nothing.
+        soft, hard = self._soft_state, self._hard_state
         return bool(
             core.messages
             or core.messages_after_append
             or log.unstable.has_next_entries()
+            or log.committed != hard.commit
             or log.has_next_committed(self._sync)
             or core.read_states
-            or core.soft_state() != self._soft_state
-            or (hard_state not in (_NO_HARD_STATE, self._hard_state))
+            or core.leader != soft.leader
+            or core.role is not soft.role
+            or core.term != hard.term
+            or core.vote != hard.vote
             or log.unstable.next_snapshot() is not None
         )
 

@@ -29,6 +29,7 @@ from kvdb.rest.members import Members
 from kvdb.rest.parsing import (
     KV_PREFIX,
     check_expect,
+    check_host,
     check_origin,
     is_reserved,
     target_path,
@@ -238,6 +239,7 @@ def answer(request: Request, handle: Handler) -> Deferred[bytes]:
     def begin() -> Answer | Deferred[Answer]:
         call = _call_of(request)
         check_expect(call.header("expect"))
+        check_host(call.header("host"))
         check_origin(call.method, call.header("origin"), call.header("host"))
         return handle(call)
 
@@ -264,7 +266,12 @@ def _call_of(request: Any) -> Call:
     body = request.content.read()
     query = request.uri.partition(b"?")[2]
     # Twisted's own reading drops a parameter without "=".
-    args = parse_qs(query, keep_blank_values=True)
+    args = {
+        name.encode("latin-1"): [value.encode("latin-1") for value in values]
+        for name, values in parse_qs(
+            query.decode("latin-1"), keep_blank_values=True, encoding="latin-1"
+        ).items()
+    }
     return Call(request.method, target_path(request.uri), args, headers, body)
 
 

@@ -75,7 +75,7 @@ class Members:
         if type(node_id) is not int or not isinstance(url, str):
             raise Problem(400, 'the body is {"id": NUMBER, "url": "http://host:port"}')
         number = member_id_of(str(node_id).encode())
-        return self._add(call, number, url.encode(), 201)
+        return self._add(call, number, url.encode("utf-8", "replace"), 201)
 
     def delete(self, call: Call, node: bytes) -> Deferred[Answer]:
         """C{DELETE /_/members/ID}."""

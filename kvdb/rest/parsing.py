@@ -26,6 +26,10 @@ RESERVED_NAMES: Final = frozenset({b"/health", b"/metrics", b"/version", b"/_"})
 RESERVED_PREFIXES: Final = (b"/_/", b"/v3/")
 
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+MAX_DIGITS: Final = 19
+"""What a number below 2^63 has at most."""
+
+_HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 _ETAG = re.compile(r'\s*(W/)?"([^"]*)"\s*')
 _NEVER = 2**64 - 1
 _CHANGING = frozenset({b"PUT", b"POST", b"DELETE", b"PATCH"})
@@ -95,7 +99,7 @@ def revision_of(args: Mapping[bytes, Sequence[bytes]]) -> int | None:
     value = args.get(b"revision", [None])[0]
     if value is None:
         return None
-    if not value.isdigit() or len(value) > 19 or int(value) == 0:
+    if not value.isdigit() or len(value) > MAX_DIGITS or int(value) == 0:
         raise Problem(400, "revision is a number from 1 on")
     return int(value)
 
@@ -120,7 +124,8 @@ def condition_of(if_match: str | None, if_none_match: str | None) -> Condition:
     if len(tags) != 1:
         raise Problem(400, "If-Match takes one entity tag")
     text = tags[0]
-    revision = int(text) if text.isascii() and text.isdigit() else _NEVER
+    is_number = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
+    revision = int(text) if is_number else _NEVER
     return Condition(ConditionKind.REVISION, min(revision, _NEVER))
 
 
@@ -165,6 +170,12 @@ def idempotency_key_of(value: str | None) -> bytes:
     return encoded
 
 
+def check_host(host: str | None) -> None:
+    """Refuse a Host that is none (RFC 9112, section 3.2)."""
+    if host is not None and not _HOST.fullmatch(host.strip()):
+        raise Problem(400, "the Host header holds no host")
+
+
 def check_origin(method: bytes, origin: str | None, host: str | None) -> None:
     """
     Refuse a change that another site's page asks for: a browser would send it
@@ -192,10 +203,11 @@ def check_expect(expect: str | None) -> None:
 
 def member_id_of(text: bytes) -> int:
     """A member's id."""
-    if not text.isdigit() or not 0 < int(text[:40]) < 2**63:
+    digits = text.lstrip(b"0")
+    if not text.isdigit() or not 0 < len(digits) <= MAX_DIGITS or int(digits) >= 2**63:
         raise Problem(
             400,
-            f"{text.decode('utf-8', 'replace')!r} is no member's id, which is a number"
-            " from 1 to 2^63 - 1",
+            f"{text[:40].decode('utf-8', 'replace')!r} is no member's id, which is a"
+            " number from 1 to 2^63 - 1",
         )
-    return int(text)
+    return int(digits)

@@ -202,11 +202,11 @@ class Cluster:
             self.counts["flipped bits found out"] += 1
             self.destroy(machine)
             return
-        # A supervisor starts it again, on a disk that was seen to.
+        # A supervisor starts it again, on a disk that works again; what the
+        # kernel believes to be on it may not be.
         machine.filesystem.sync_fails = False
         machine.excuses.pop(SYNC_FAILS, None)
         machine.filesystem.space = None
-        machine.lose_power()
         self.start_later(machine, 0.5)
 
     def destroy(self, machine: Machine) -> None:

@@ -25,8 +25,7 @@ from kvdb.simulation.machine import (
     Machine,
     address,
 )
-from kvdb.storage.records import decode_record
-from kvdb.storage.segment import BATCH, Segment, from_place
+from kvdb.storage.segment import Segment, from_place
 
 Way = tuple[str, str]
 
@@ -332,10 +331,8 @@ def _known_durable(machine: Machine) -> list[tuple[str, int]]:
             continue
         file = disk.open(f"{directory}/{name}")
         number = int(name[4:], 16)
-        data = file.read(0, file.size())
         for batch in Segment(number, file, file.size()).batches():
-            _, body, _ = decode_record(data, batch.offset)
-            claimed = max(claimed, BATCH.unpack(body)[0])
+            claimed = max(claimed, batch.durable)
             ends[number] = (file.path, batch.end)
     last, offset = from_place(claimed)
     return [

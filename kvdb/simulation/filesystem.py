@@ -82,6 +82,11 @@ class _Inode:
         del self.pending[:count]
         self.synced += count
 
+    def fail_to_sync(self) -> None:
+        """What was to be written is taken for written, and is not."""
+        self.synced += len(self.pending)
+        self.pending = []
+
     def crash(self, random: Random) -> None:
         kept = [one for one in self.pending if random.random() < 0.6]
         if random.random() < 0.3:
@@ -157,6 +162,7 @@ class SimulatedFile:
         self._use()
         self._disk.syncs += 1
         if self._disk.sync_fails:
+            self._inode.fail_to_sync()
             raise SyncFailed(f"the disk could not sync {self.path}")
         self._inode.sync(self._inode.changes)
 
@@ -167,6 +173,7 @@ class SimulatedFile:
 
         def work() -> None:
             if self._disk.sync_fails:
+                self._inode.fail_to_sync()
                 raise SyncFailed(f"the disk could not sync {self.path}")
             self._inode.sync(upto)
 
@@ -201,7 +208,8 @@ class SimulatedFileSystem:
     @ivar space: bytes that are left; None for no end of them.
     @ivar sync_delay: seconds that what is done beside the reactor takes.
     @ivar hung: nothing of it ends until this is False again.
-    @ivar sync_fails: every sync fails.
+    @ivar sync_fails: every sync fails, and what it was for is lost though it
+        can still be read: the kernel says so once, and keeps the pages.
     @ivar bad_reads: so many reads give one bit wrong.
     @ivar crash_at: the operation, counted from 1, at which the power goes.
     @ivar on_crash: called when it does.

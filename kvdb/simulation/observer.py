@@ -47,6 +47,7 @@ class _Seen:
     @ivar acknowledged: the highest entry that it, or its own progress as
         leader, has said to be durable.
     @ivar promised: the highest term in which it has answered.
+    @ivar mark: tells quickly whether its core has changed.
     @ivar votes: whom it has voted for, by term.
     """
 
@@ -60,6 +61,7 @@ class _Seen:
     acknowledged: int = 0
     promised: int = 0
     carried_over: int = 0
+    mark: tuple[Any, ...] = ()
     votes: dict[int, int] = field(factory=dict)
 
     @property
@@ -98,14 +100,21 @@ class Observer:
         if seen is None or seen.life != machine.lives:
             seen = self._begin(machine, node)
         core = node.pump.raft.core
-        if core.term != seen.term or core.role is not seen.role:
-            self._look_at_role(machine.node_id, core, seen)
         log = core.log
-        last = log.last_index()
-        if last != seen.last or (seen.terms and log.term(last) != seen.terms[-1]):
-            self._look_at_log(machine.node_id, log, seen)
-        if log.committed != seen.committed:
-            self._look_at_commit(machine.node_id, log, seen)
+        unstable = log.unstable
+        entries = unstable.entries
+        mark = (
+            core.term,
+            core.role,
+            log.committed,
+            unstable.offset,
+            len(entries),
+            entries[-1].term if entries else 0,
+            unstable.snapshot is None,
+        )
+        if mark != seen.mark:
+            seen.mark = mark
+            self._look_at_core(machine.node_id, core, seen)
         store = node.replica.store
         if store.applied_index != seen.applied:
             self._look_at_state(machine.node_id, store, seen)
@@ -117,6 +126,16 @@ class Observer:
             own = core.tracker.progress.get(machine.node_id)
             if own is not None and own.match > seen.acknowledged:
                 seen.acknowledged = own.match
+
+    def _look_at_core(self, name: int, core: Any, seen: _Seen) -> None:
+        if core.term != seen.term or core.role is not seen.role:
+            self._look_at_role(name, core, seen)
+        log = core.log
+        last = log.last_index()
+        if last != seen.last or (seen.terms and log.term(last) != seen.terms[-1]):
+            self._look_at_log(name, log, seen)
+        if log.committed != seen.committed:
+            self._look_at_commit(name, log, seen)
 
     def sends(self, machine: Machine, messages: Sequence[Message]) -> None:
         """C{machine} says something to another member."""

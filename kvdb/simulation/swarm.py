@@ -75,7 +75,7 @@ def draw_case(seed: int, seconds: float = 36.0) -> Case:
     )
     workload = Workload(
         clients=random.randint(2, 6),
-        pause=random.choice([0.1, 0.4, 1.0]),
+        pause=random.choice([0.3, 1.0, 2.0]),
         keys=random.randint(1, 6),
         conditions=random.choice([0.0, 0.3, 0.8]),
         tokens=random.choice([0.0, 0.3, 1.0]),

@@ -37,6 +37,7 @@ from kvdb.storage.segment import (
     CorruptLog,
     Record,
     Segment,
+    from_place,
 )
 
 STATE_ROOM: Final = 4096
@@ -103,11 +104,13 @@ class Journal:
         """
         self._head = head
         self._find_segments()
+        claimed = 0
         for position, segment in enumerate(self.segments):
             for batch in segment.batches():
                 if not batch.offset and not self._continues(position, batch):
                     break
                 segment.length = batch.end
+                claimed = max(claimed, batch.durable)
                 for record in batch.records:
                     if record.kind != RecordType.SEGMENT:
                         yield segment, record
@@ -117,6 +120,12 @@ class Journal:
             self.begin(0)
         # A process that was killed may have left what no sync has seen; and
         # what was erased and removed must not come back behind later batches.
+        # Where a sync has failed the kernel may take for written what is not:
+        # so what no batch says to be durable is written again.
+        number, start = from_place(claimed)
+        for segment in self.segments:
+            if segment.number >= number:
+                segment.write_again(start if segment.number == number else 0)
         self.sync_now()
 
     def _find_segments(self) -> None:
@@ -137,7 +146,12 @@ class Journal:
         segment = self.segments[position]
         number, before = 0, 0
         if batch.records and batch.records[0].kind == RecordType.SEGMENT:
-            number, before = _SEGMENT.unpack(batch.records[0].body)
+            try:
+                number, before = _SEGMENT.unpack(batch.records[0].body)
+            except struct.error as error:
+                raise CorruptLog(
+                    segment.file.path, 0, "a record of another length"
+                ) from error
         if number != segment.number:
             raise CorruptLog(segment.file.path, 0, "another segment's content")
         return position == 0 or before == self.segments[position - 1].length

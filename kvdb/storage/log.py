@@ -59,6 +59,7 @@ READ_BYTES: Final = 256 << 10
 FORMAT_VERSION: Final = 1
 
 _IDENTITY = struct.Struct(">QQQHB")
+_VERSION_FIELD: Final = 3
 _HARD_STATE = struct.Struct(">QQQ")
 _MARK = struct.Struct(">QQB")
 
@@ -136,6 +137,14 @@ class Log:
         return log
 
     def _replay(self, segment: Segment, record: Record) -> None:
+        try:
+            self._take_record(segment, record)
+        except struct.error as error:
+            raise CorruptLog(
+                segment.file.path, record.offset, "a record of another length"
+            ) from error
+
+    def _take_record(self, segment: Segment, record: Record) -> None:
         kind, body = record.kind, record.body
         if record.entry is not None:
             self._replay_entry(segment, record.offset, record.entry)
@@ -149,12 +158,14 @@ class Log:
             if is_reset or segment is self._journal.segments[0]:
                 self._forget_all(index, term)
         elif kind == RecordType.IDENTITY:
-            cluster, node, instance, version, removed = _IDENTITY.unpack(body)
+            # Before all else: a later format may be of another length.
+            version = _IDENTITY.unpack_from(body)[_VERSION_FIELD]
             if version > FORMAT_VERSION:
                 raise UnknownFormat(
                     f"{self.directory} has format {version}, this release of kvdb"
                     f" reads {FORMAT_VERSION}: start a later release"
                 )
+            cluster, node, instance, _, removed = _IDENTITY.unpack(body)
             self.identity = Identity(cluster, node, instance, bool(removed))
         else:
             raise CorruptLog(segment.file.path, record.offset, "unknown record")

@@ -81,10 +81,16 @@ class Record:
 
 @frozen(slots=True)
 class Batch:
-    """What one call wrote; C{end} is the offset behind it."""
+    """
+    What one call wrote.
+
+    @ivar end: the offset behind it.
+    @ivar durable: up to which place the log was known to be durable then.
+    """
 
     offset: int
     end: int
+    durable: int
     records: Sequence[Record]
 
 
@@ -172,7 +178,14 @@ class Segment:
         """
         buffer = self.file.read(self.length, self.size - self.length)
         # Not by cutting and allocating anew: the disk may be full.
-        self.file.write(self.length, bytes(len(buffer.rstrip(b"\0"))))
+        left = len(buffer.rstrip(b"\0"))
+        if left:
+            self.file.write(self.length, bytes(left))
+
+    def write_again(self, start: int) -> None:
+        """Write what stands from C{start} on as it stands."""
+        if start < self.length:
+            self.file.write(start, self.file.read(start, self.length - start))
 
 
 def _decode_batch(buffer: bytes, start: int) -> Batch:
@@ -180,7 +193,8 @@ def _decode_batch(buffer: bytes, start: int) -> Batch:
     kind, body, offset = decode_record(buffer, start)
     if kind != RecordType.BATCH or len(body) != BATCH.size:
         raise BadRecord(start, "no batch begins here")
-    end = offset + BATCH.unpack(body)[1]
+    durable, length = BATCH.unpack(body)
+    end = offset + length
     if end > len(buffer):
         raise BadRecord(start, "a batch of impossible length")
     records = []
@@ -197,4 +211,4 @@ def _decode_batch(buffer: bytes, start: int) -> Batch:
             offset = behind
     if offset != end:
         raise BadRecord(start, "a batch of another length")
-    return Batch(start, end, records)
+    return Batch(start, end, durable, records)

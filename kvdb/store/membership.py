@@ -7,11 +7,15 @@ Pure rules, the same on every member, asked when a change is applied.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Final
 from urllib.parse import urlsplit
 
 from kvdb.raft.messages import ConfChangeType, ConfChangeV2, ConfState
 from kvdb.store.commands import Member
 from kvdb.store.encoding import MemberChange
+
+MAX_URL_BYTES: Final = 1024
+"""The longest peer URL, which is the longest that members can dial."""
 
 
 def refusal(
@@ -69,6 +73,8 @@ def _addition(
 
 def url_problem(url: str) -> str | None:
     """Why C{url} is no peer URL, or None."""
+    if len(url) > MAX_URL_BYTES:
+        return f"a URL of {len(url)} characters; it may have {MAX_URL_BYTES}"
     try:
         parts = urlsplit(url)
         port = parts.port

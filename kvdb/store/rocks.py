@@ -17,6 +17,7 @@ latter.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -46,6 +47,8 @@ CACHE_BYTES: Final = 64 << 20
 OPEN_FILES: Final = 512
 
 _CURRENT = "CURRENT"
+_FIRST: Final = "engine-00000001"
+_ENGINE_NAME: Final = re.compile(r"engine-\d{8}")
 
 
 def _options() -> Options:
@@ -199,8 +202,19 @@ class RocksEngines:
         self.filesystem.make_directory(self.directory)
         name = self._read_current()
         if name is None:
-            name = "engine-00000001"
+            name = _FIRST
+            self._check_unnamed()
+            # Durable before it is named: else a crash could leave the name of
+            # what is not there, and an empty engine would be made in its place.
+            self.filesystem.make_directory(f"{self.directory}/{name}")
             self._write_current(name)
+        elif not (
+            _ENGINE_NAME.fullmatch(name)
+            and self.filesystem.exists(f"{self.directory}/{name}")
+        ):
+            raise _engine_error(
+                self.directory, ValueError(f"{_CURRENT} names {name[:50]!r}")
+            )
         for other in self.filesystem.list(self.directory):
             if other == _CURRENT + ".new":  # left by a crash, as the next
                 self.filesystem.remove(f"{self.directory}/{other}")
@@ -209,13 +223,21 @@ class RocksEngines:
         self._current = RocksEngine(f"{self.directory}/{name}")
         return self._current
 
+    def _check_unnamed(self) -> None:
+        """@raise EngineError: there is an engine that should have a name."""
+        for other in self.filesystem.list(self.directory):
+            if _ENGINE_NAME.fullmatch(other) and other != _FIRST:
+                raise _engine_error(
+                    self.directory, ValueError(f"{_CURRENT} is missing")
+                )
+
     def _read_current(self) -> str | None:
         path = f"{self.directory}/{_CURRENT}"
         if not self.filesystem.exists(path):
             return None
         file = self.filesystem.open(path)
         try:
-            return file.read(0, 256).decode().strip()
+            return file.read(0, 256).decode("latin-1").strip()
         finally:
             file.close()
 

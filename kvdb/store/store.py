@@ -79,6 +79,7 @@ FORMAT_VERSION: Final = 1
 _STATE_KEY: Final = b"ms"
 _CONF_STATE_KEY: Final = b"mc"
 _STATE = struct.Struct(">HQQQQQQQQQ")
+_VERSION: Final = struct.Struct(">H")
 _U64 = struct.Struct(">Q")
 _TOP: Final = 2**64 - 1
 
@@ -157,11 +158,30 @@ class Store:
         store._load()
         return store
 
+    @staticmethod
+    def _read_state(engine: Engine) -> tuple[int, ...] | None:
+        """
+        What an engine says of itself, if it says anything.
+
+        @raise UnknownFormat: a later release wrote it.
+        """
+        state = engine.get(_STATE_KEY)
+        if state is None:
+            return None
+        # Before all else: a later format may be of another length.
+        version = _VERSION.unpack_from(state)[0]
+        if version > FORMAT_VERSION:
+            raise UnknownFormat(
+                f"the store has format {version}, this release of kvdb reads"
+                f" {FORMAT_VERSION}: start a later release"
+            )
+        return _STATE.unpack(state)
+
     def _load(self) -> None:
-        state = self.engine.get(_STATE_KEY)
+        state = self._read_state(self.engine)
         if state is not None:
             (
-                version,
+                _,
                 self.applied_index,
                 self.applied_term,
                 self.cluster_id,
@@ -171,12 +191,7 @@ class Store:
                 self._first_token,
                 self._next_token,
                 _,
-            ) = _STATE.unpack(state)
-            if version > FORMAT_VERSION:
-                raise UnknownFormat(
-                    f"the store has format {version}, this release of kvdb reads"
-                    f" {FORMAT_VERSION}: start a later release"
-                )
+            ) = state
         conf_state = self.engine.get(_CONF_STATE_KEY)
         self.conf_state = decode_conf_state(conf_state) if conf_state else ConfState()
         found = [decode_member(data) for _, data in self.engine.scan(b"n", b"o")]
@@ -560,6 +575,7 @@ class Store:
     def install(self, receiver: SnapshotReceiver) -> None:
         """Let a store that was received whole take the place of this one."""
         staged = receiver.take()
+        self._read_state(staged)  # or it is of a later release
         self.engines.switch(staged)
         self.engine = staged
         self._batch = {}

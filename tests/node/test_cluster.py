@@ -11,7 +11,15 @@ from kvdb.interfaces import (
     UnknownMember,
 )
 from kvdb.peer.handshake import RefusalCode
-from kvdb.raft.messages import Role
+from kvdb.raft.confchange import encode_conf_change
+from kvdb.raft.messages import (
+    ConfChangeV2,
+    Entry,
+    EntryType,
+    Message,
+    MessageType,
+    Role,
+)
 from kvdb.store.commands import Outcome, OutcomeStatus, Put
 from tests.node.cluster import Cluster, url
 
@@ -358,6 +366,36 @@ class Membership(SynchronousTestCase):
         term = cluster.leader().pump.raft.core.term
         cluster.run(5)
         self.assertEqual(cluster.leader().pump.raft.core.term, term)
+
+    def test_a_url_that_nobody_could_dial_is_refused(self) -> None:
+        cluster = Cluster(1)
+        leader = cluster.leader()
+        for bad in (f"http://{'a' * 1100}:1", "http://\ud800:1", "http://h"):
+            with self.assertRaises(MembershipRefused):
+                cluster.result(leader.add_member(4, bad))
+        cluster.result(leader.add_member(4, url(4)))
+
+    def test_a_proposal_that_nobody_can_read_is_dropped(self) -> None:
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        other = leader.pump.node_id % 3 + 1
+        change = EntryType.CONF_CHANGE_V2
+        for entry in (
+            Entry(0, 0, data=b"junk"),
+            Entry(0, 0, change, b"\x09\0\0"),
+            Entry(0, 0, change, encode_conf_change(ConfChangeV2((), context=b"no"))),
+        ):
+            sent = Message(
+                MessageType.PROP,
+                leader.pump.node_id,
+                other,
+                term=leader.pump.raft.core.term,
+                entries=[entry],
+            )
+            leader.messages_received(other, [sent])
+        cluster.put(leader, b"k", b"v")
+        cluster.settle()
+        self.assertEqual(len(cluster.nodes()), 3)
 
     def test_a_member_that_lost_its_disk_may_not_vote_again(self) -> None:
         cluster = Cluster(3)

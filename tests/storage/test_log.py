@@ -387,6 +387,21 @@ class SyncTests(LogTestCase):
         ):
             self.assertRaisesRegex(LogClosed, "could not sync", refused)
 
+    def test_what_a_failed_sync_left_in_the_cache_is_written_again(self) -> None:
+        self.write(self.log, make_entries(1, 3))
+        self.log.append(make_entries(3, 5), None)
+        self.disk.sync_fails = True
+        failed = self.start_sync(self.log)
+        self.clock.advance(1.0)
+        self.failureResultOf(failed, SyncFailed)
+        self.disk.sync_fails = False
+        log = self.reopen(self.log)
+        self.assertEqual(log.last_index(), 4)
+        self.successResultOf(log.sync())
+        log.close()
+        self.disk.crash()
+        self.assertEqual(content(self.open()), make_entries(1, 5))
+
     def test_no_sync_counts_once_another_has_failed(self) -> None:
         self.log.append(make_entries(1, 2, size=2000), None)
         first = self.start_sync(self.log)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvdb.storage.filesystem import DiskFull
+from kvdb.storage.filesystem import DiskFull, OneThread, RealFileSystem
 from kvdb.store import rocks
 from kvdb.store.commands import (
     Put,
@@ -54,6 +54,38 @@ class RocksDirectoryTests(OnRocks):
         Path(self.engines.directory, "CURRENT.new").write_bytes(b"engine-0")
         self.reopen()
         self.assertEqual(self.names(), ["CURRENT", "engine-00000001"])
+        self.assertEqual(self.store.get(b"k"), Record(b"v", 1, 1, 1))
+
+    def test_an_engine_is_durable_before_it_is_named(self) -> None:
+        done: list[str] = []
+
+        class Noting(RealFileSystem):
+            def make_directory(self, path: str) -> None:
+                super().make_directory(path)
+                done.append(f"make {path.rpartition('/')[2]}")
+
+            def rename(self, old: str, new: str) -> None:
+                done.append(f"name {new.rpartition('/')[2]}")
+                super().rename(old, new)
+
+        engines = RocksEngines(Noting(OneThread(None)), f"{self.mktemp()}/store")
+        engines.open().close()
+        self.assertEqual(done[-2:], ["make engine-00000001", "name CURRENT"])
+
+    def test_a_damaged_current_removes_nothing(self) -> None:
+        self.do(Put(b"k", b"v"))
+        self.store.engine.flush()
+        current = Path(self.engines.directory, "CURRENT")
+        for damage in (b"", b"engine-00000009\n", b"..\n", None):
+            if damage is None:
+                current.unlink()
+                Path(self.engines.directory, "engine-00000002").mkdir()
+            else:
+                current.write_bytes(damage)
+            with self.assertRaisesRegex(EngineError, "CURRENT"):
+                RocksEngines(self.engines.filesystem, self.engines.directory).open()
+        current.write_bytes(b"engine-00000001\n")
+        self.reopen()
         self.assertEqual(self.store.get(b"k"), Record(b"v", 1, 1, 1))
 
     def test_rocksdb_writes_no_log_of_its_own(self) -> None:
