@@ -373,8 +373,12 @@ class Operator:
             self._ask(method, path, body, token, answered)
 
         def answered(reply: Reply | None) -> None:
+            nonlocal token
             status = 0 if reply is None else reply.status
-            if status == 204 or (method == "DELETE" and status == 404):
+            if status == 409:  # under one key it stays so for ever
+                token += "'"
+            gone = method == "DELETE" and int(path[1:]) not in self.cluster.members()
+            if status == 204 or (gone and status in (404, 409)):
                 self.cluster.counts[f"memberships changed by {method}"] += 1
                 self.tasks -= 1
                 then()

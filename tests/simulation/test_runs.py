@@ -1,0 +1,98 @@
+"""
+Whole clusters in virtual time: a fixed set of seeds, and the simulator itself.
+
+More seeds: make sim.  The set is chosen so that together they reach all that a
+set must reach; it takes about a minute.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+from attrs import evolve
+
+from kvdb.simulation.__main__ import main
+from kvdb.simulation.run import run, shrink
+from kvdb.simulation.swarm import draw_case, not_reached
+
+pytestmark = pytest.mark.logs_errors
+
+SEEDS = range(1, 81)
+PARTS = 8
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_nothing_is_found_wrong(part: int) -> None:
+    counts: Counter[str] = Counter()
+    for seed in SEEDS[part::PARTS]:
+        report = run(draw_case(seed))
+        assert report.violation is None, f"seed {seed}: {report.violation}"
+        counts += report.counts
+    assert counts["operations done"] > 500
+    assert counts["elections"] > 20
+    assert sum(n for name, n in counts.items() if name.startswith("fault: ")) > 100
+
+
+def test_a_seed_gives_the_same_run_whatever_the_hashes() -> None:
+    """Of strings, which Python seeds anew in each process."""
+    script = (
+        "from kvdb.simulation.run import run\n"
+        "from kvdb.simulation.swarm import draw_case\n"
+        "lines = []\n"
+        "report = run(draw_case(7, 12.0), lines.append)\n"
+        "assert report.violation is None, report.violation\n"
+        "print(report.hash, report.events, len(lines))\n"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(said) == 1, said
+    assert int(said.pop().split()[2]) > 100
+
+
+def test_what_one_source_draws_does_not_move_the_others() -> None:
+    case = draw_case(7, 12.0)
+    fewer = evolve(case, faults=case.faults[1:])
+    assert fewer.faults == case.faults[1:]
+    assert run(case).hash == run(case).hash != run(fewer).hash
+
+
+def test_a_violation_is_found_told_and_shrunk(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a node that answers reads without asking anybody."""
+    monkeypatch.setattr("kvdb.rest.keys.consistency_of", lambda args: False)
+    failed = [seed for seed in range(1, 12) if run(draw_case(seed)).violation]
+    assert failed, "no stale read was found"
+    case, report = shrink(draw_case(failed[0]), lambda line: None)
+    assert report.violation is not None and "linearizability" in report.violation
+    assert len(case.faults) <= len(draw_case(failed[0]).faults)
+    assert main(["--seed", str(failed[0]), "--no-shrink"]) == 1
+    said = capsys.readouterr().out
+    assert "violated" in said and f"--seed {failed[0]}" in said
+
+
+def test_the_command_tells_what_was_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seed", "3", "--seconds", "8", "--trace"]) == 0
+    said = capsys.readouterr().out
+    assert "leads in term" in said and "virtual seconds" in said
+    assert main(["--seed", "3", "--seeds", "3", "--seconds", "8", "--jobs", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "3 runs" in said and "nothing was found wrong" in said
+
+
+def test_a_set_that_never_reaches_something_says_so() -> None:
+    assert "fault: kill" in not_reached(Counter())
+    assert "fault: kill" not in not_reached(Counter({"fault: kill": 1}))
