@@ -8,8 +8,9 @@ N ?=
 SEEDS ?= 1000
 SEED ?= 1
 SECONDS ?= 60
+MINUTES ?= 30
 
-.PHONY: help env run stop start status test lint types unit sim fuzz crashes mutants \
+.PHONY: help env run stop start status test lint types unit sim fuzz crashes chaos mutants \
 	format clean
 
 help:  ## Show what can be made.
@@ -63,6 +64,9 @@ crashes: $(STAMP)  ## Every crash of the log; thousands of kills of the engine.
 	@$(BIN)/python -m tests.storage.test_every_crash --samples 20 --again 5 --seeds 12
 	@$(BIN)/python -m tests.store.kills --times 2000
 	@$(BIN)/python -m tests.store.kills --times 500 --power
+
+chaos: $(STAMP)  ## Real nodes under faults, for MINUTES=30 with SEED=1.
+	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED)
 
 mutants: $(STAMP)  ## Make small bugs, and see that each is found.
 	@$(BIN)/python -m tests.mutants

@@ -323,7 +323,10 @@ class Kvdb(MultiService):
 
 
 def _note_unclean(failure: Failure, name: str) -> None:
-    log.failure("{name} did not stop cleanly", failure, name=name)
+    if failure.check(*FATAL):
+        log.error("{name} did not stop cleanly: {why}", name=name, why=failure.value)
+    else:
+        log.failure("{name} did not stop cleanly", failure, name=name)
 
 
 def makeService(options: Options, reactor: Any = None) -> Kvdb:

@@ -175,7 +175,10 @@ class RocksEngine:
 
     def close(self) -> None:
         """See there."""
-        self._db.close()
+        try:
+            self._db.close()
+        except Exception as error:
+            raise _engine_error(self.path, error) from error
 
 
 def _engine_error(path: str, error: Exception) -> Exception:

@@ -63,6 +63,7 @@ MUTANTS: Final = (
         "            last_term == own_term and last_index >= self.last_index()\n"
         "        )\n",
         "        return last_index >= self.last_index() or last_term > own_term + 9\n",
+        tests="tests/raft",
     ),
     Mutant(
         "votes are given whatever the log",

@@ -1,0 +1,3 @@
+"""
+Real nodes under faults: one copy of the data has to explain all answers.
+"""
