@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import treq
@@ -303,7 +303,9 @@ def test_a_status_other_than_0_is_left_for_the_end(
     registered: list[Any] = []
     monkeypatch.setattr("atexit.register", registered.append)
     said: list[Any] = []
-    monkeypatch.setattr("kvdb.host.log", Logger("kvdb", observer=said.append))
+    monkeypatch.setattr(
+        "kvdb.host.log", Logger("kvdb", observer=cast(Any, said.append))
+    )
 
     class Stopping:
         def callWhenRunning(self, work: Callable[..., None], *args: Any) -> None:

@@ -31,7 +31,7 @@ from kvdb.simulation.clients import (
     Workload,
 )
 from kvdb.simulation.filesystem import Crashed
-from kvdb.simulation.history import History
+from kvdb.simulation.history import History, Kind, Operation, Result
 from kvdb.simulation.linearizability import Violation
 from kvdb.simulation.machine import (
     BIT_FLIPPED,
@@ -359,6 +359,27 @@ class Operator:
         """Have leadership handed over, if it can be had at once."""
         self._ask("POST", "/_/leader", f'{{"id": {to}}}', "", lambda reply: None)
 
+    def burst(self, node_id: int, count: int) -> None:
+        """Have many writes sent to one member at once, each in the history."""
+        for _ in range(count):
+            self._write(node_id)
+
+    def _write(self, node_id: int) -> None:
+        cluster = self.cluster
+        now = cluster.timeline.now
+        key, value = cluster.keyspace.draw(self.random), cluster.keyspace.value()
+        operation = Operation(0, Kind.PUT, key, now, value, node=node_id)
+        cluster.history.begin(operation).end(now, Result.UNKNOWN)
+
+        def answered(reply: Reply | None) -> None:
+            if reply is not None and reply.status == 204:
+                revision = int(reply.headers[b"etag"].strip(b'"'))
+                operation.end(cluster.timeline.now, Result.DONE, revision)
+            elif reply is not None and reply.status in (503, 507):
+                operation.end(cluster.timeline.now, Result.REFUSED)
+
+        self._ask("PUT", f"/{key}", value, "", answered, node_id)
+
     def _until_done(
         self, path: str, method: str, body: str, then: Callable[[], None]
     ) -> None:
@@ -399,9 +420,10 @@ class Operator:
         body: str,
         token: str,
         then: Callable[[Reply | None], None],
+        to: int = 0,
     ) -> None:
         """One request to somebody; answered once, if by nothing."""
-        to = self.random.choice(self.cluster.who_answers())
+        to = to or self.random.choice(self.cluster.who_answers())
         conversation: Conversation | None = None
         timer: Any = None
         over = False

@@ -57,7 +57,7 @@ def _between(some: Sequence[str], others: Sequence[str]) -> list[Way]:
 
 
 def _cut(cluster: Cluster, random: Random, ways: list[Way], longest: float) -> bool:
-    if not ways:
+    if not ways or cluster.mended:
         return False
     cluster.network.cut.update(ways)
     cluster.timeline.after(longest * random.random(), cluster.network.heal, *ways)
@@ -95,6 +95,20 @@ def _isolate_leader(cluster: Cluster, random: Random) -> bool:
     if random.random() < 0.4:
         ways = _between(own, others) if random.random() < 0.5 else _between(others, own)
     return _cut(cluster, random, ways, 6.0)
+
+
+def _busy_leader_isolated(cluster: Cluster, random: Random) -> bool:
+    """With entries in its log that nobody else will ever have."""
+    leader = cluster.leader()
+    if leader is None:
+        return False
+    cluster.operator.burst(leader.node_id, random.randint(2, 25))
+    others = [address(node) for node in cluster.machines if node != leader.node_id]
+    ways = _between([address(leader.node_id)], others)
+    if random.random() < 0.5:
+        ways += _between(others, [address(leader.node_id)])
+    cluster.timeline.after(0.005 * random.random(), _cut, cluster, random, ways, 8.0)
+    return True
 
 
 def _flapping(cluster: Cluster, random: Random) -> bool:
@@ -419,6 +433,7 @@ KINDS: Final[dict[str, Callable[[Cluster, Random], bool]]] = {
     "one-way partition": _one_way,
     "bridge": _bridge,
     "isolated leader": _isolate_leader,
+    "busy leader isolated": _busy_leader_isolated,
     "flapping": _flapping,
     "slow links": _slow_links,
     "reset connections": _reset_connections,

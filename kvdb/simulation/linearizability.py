@@ -148,6 +148,8 @@ class _Search:
         self.revisions = revisions
         self.spare = spare
         self.known = set(revisions)
+        seen = [i for i, r in enumerate(revisions) if r and _is_change(ops[i])]
+        self.by_revision = sorted(seen, key=lambda i: revisions[i] or 0)
         self.definite = sum(1 << i for i, o in enumerate(ops) if o.is_definite)
         self.deepest: tuple[int, int, _State] = (0, 0, _State())
         self.steps = 0
@@ -200,13 +202,25 @@ class _Search:
                 found.append((done, _UNREAD))
                 break
         open_.sort(key=lambda i: self.ops[i].returned, reverse=True)
+        lowest = self._next_seen(done)
         for index in open_:
             operation = self.ops[index]
-            if _is_change(operation):
+            revision = self.revisions[index]
+            if _is_change(operation) and (revision is None or index == lowest):
                 after = _step(state, operation, self.revisions[index], self.known)
                 if after is not None:
                     found.append((done | 1 << index, after))
         return found
+
+    def _next_seen(self, done: int) -> int | None:
+        """
+        The change that comes next of those whose revision was seen: all of
+        them happened, and in the order of their revisions.
+        """
+        for index in self.by_revision:
+            if not done >> index & 1:
+                return index
+        return None
 
     def _settle(self, done: int, state: _State) -> tuple[int, _State]:
         """Take all that changes nothing and fits."""

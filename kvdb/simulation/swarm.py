@@ -67,6 +67,7 @@ def draw_case(seed: int, seconds: float = 36.0) -> Case:
     elif random.random() < 0.1:
         chosen = kinds
     node = NodeSettings(
+        election_ticks=random.choice([10, 10, 5, 3]),
         snapshot_count=random.choice([20, 60, 200, 10_000]),
         catch_up_entries=random.choice([0, 10, 100]),
         history_revisions=random.choice([20, 200, 100_000]),

@@ -110,18 +110,21 @@ MUTANTS: Final = (
         "raft/log.py",
         "        if index > self.committed and term != 0 and self.matches(index, term):\n",
         "        if index > self.committed and term != 0:\n",
+        tests="tests/raft",
     ),
     Mutant(
         "entries are taken wherever they fit",
         "raft/log.py",
         "        if not self.matches(prev_index, prev_term):\n",
         "        if prev_index > self.last_index():\n",
+        tests="tests/raft",
     ),
     Mutant(
         "truncation is off by one",
         "raft/unstable.py",
         "            self.entries = [*self.entries[: first - self.offset], *entries]\n",
         "            self.entries = [*self.entries[: first - self.offset + 1], *entries]\n",
+        tests="tests/raft",
     ),
     Mutant(
         "a follower commits what it did not compare",

@@ -10,14 +10,24 @@ from itertools import pairwise
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvdb.raft.config import ProposalDropped
+from kvdb.raft.confchange import encode_conf_change
+from kvdb.raft.config import Config, ProposalDropped
+from kvdb.raft.memory import MemoryLog
 from kvdb.raft.messages import (
+    ConfChangeSingle,
+    ConfChangeType,
+    ConfChangeV2,
+    ConfState,
+    Entry,
+    EntryType,
     HardState,
     Message,
     MessageType,
     ReadState,
     Role,
+    Snapshot,
 )
+from kvdb.raft.rawnode import RawNode
 from tests.raft.group import ELECTION_TICKS, Group, append
 
 
@@ -466,3 +476,31 @@ class Thesis(SynchronousTestCase):
         self.assertEqual(group.leaders(), [])
         group.elect()
         self.assertEqual(len(group.leaders()), 1)
+
+
+class UnappliedMembership(SynchronousTestCase):
+    """A membership that is committed and not yet in force."""
+
+    def test_nobody_campaigns_by_the_old_one(self) -> None:
+        change = ConfChangeV2((ConfChangeSingle(ConfChangeType.ADD_NODE, 4),))
+        data = encode_conf_change(change)
+        for last, campaigns in (
+            (Entry(1, 2, EntryType.CONF_CHANGE_V2, data), False),
+            (Entry(1, 2), True),
+        ):
+            log = MemoryLog()
+            log.apply_snapshot(Snapshot(1, 1, ConfState((1, 2, 3))))
+            log.append([last])
+            log.set_hard_state(HardState(1, 0, 2))
+            config = Config(
+                id=1,
+                random=random.Random(1),
+                election_tick=3,
+                heartbeat_tick=1,
+                max_size_per_msg=1000,
+                max_inflight_msgs=10,
+                applied=1,
+            )
+            raft = RawNode(config, log)
+            raft.campaign()
+            self.assertEqual(raft.core.role is Role.CANDIDATE, campaigns)
