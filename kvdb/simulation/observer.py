@@ -85,6 +85,7 @@ class Observer:
     _leaders: dict[int, int] = field(factory=dict)
     _entries: dict[Place, tuple[int, int]] = field(factory=dict)
     _committed: dict[int, int] = field(factory=dict)
+    _committed_in: dict[int, int] = field(factory=dict)
     _last_committed: int = 0
     _states: dict[int, object] = field(factory=dict)
     _compacted: int = 0
@@ -236,16 +237,18 @@ class Observer:
                 raise Violation(f"members {other} and {name} both lead in {core.term}")
             self.counts["elections"] += 1
             self.trace(f"member {name} leads in term {core.term}")
-            self._check_complete(name, core.log)
+            self._check_complete(name, core.term, core.log)
         if seen.role is Role.LEADER and core.role is not Role.LEADER:
             self.counts["leaders that stepped down"] += 1
         seen.term, seen.role = core.term, core.role
 
-    def _check_complete(self, name: int, log: Any) -> None:
+    def _check_complete(self, name: int, term: int, log: Any) -> None:
+        # An election of an earlier term may be decided after a later one's, as
+        # votes are late: it binds nobody to what was committed since.
         first = log.first_index() - 1
         for index in range(max(first, 1), self._last_committed + 1):
             expected = self._committed.get(index)
-            if expected is None:
+            if expected is None or self._committed_in[index] >= term:
                 continue
             found = log.term_or_zero(index) if index <= log.last_index() else 0
             if found != expected:
@@ -314,6 +317,7 @@ class Observer:
         for index in range(max(low, seen.first), high + 1):
             term = seen.terms[index - seen.first]
             known = self._committed.setdefault(index, term)
+            self._committed_in.setdefault(index, seen.term)
             if known != term:
                 raise Violation(
                     f"entry {index} was committed in term {known}; member {name} has"
