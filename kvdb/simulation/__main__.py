@@ -76,6 +76,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--budget", type=float, help="start no more runs after so many seconds"
     )
+    parser.add_argument(
+        "--first", action="store_true", help="stop at the first run that fails"
+    )
     parser.add_argument("--trace", action="store_true", help="tell all of a run")
     parser.add_argument(
         "--no-shrink", action="store_true", help="show a failure as it was found"
@@ -132,6 +135,8 @@ def many(options: argparse.Namespace) -> int:
                 failures.append(report)
                 seed = report.case.plan.seed
                 console.print(f"[red]seed {seed} failed[/]: {first_line(report)}")
+                if options.first:
+                    break
     except KeyboardInterrupt:
         console.print("interrupted")
         return 130

@@ -51,6 +51,9 @@ from kvdb.storage.segment import CorruptLog
 MAX_OPERATOR_TRIES: Final = 60
 """How often the operator asks for one thing."""
 
+PROBE_SECONDS: Final = 0.15
+"""How often an isolated member is asked what it knows."""
+
 LOOK_SECONDS: Final = 0.02
 """How often it is looked whether something is done."""
 
@@ -359,26 +362,47 @@ class Operator:
         """Have leadership handed over, if it can be had at once."""
         self._ask("POST", "/_/leader", f'{{"id": {to}}}', "", lambda reply: None)
 
-    def burst(self, node_id: int, count: int) -> None:
-        """Have many writes sent to one member at once, each in the history."""
-        for _ in range(count):
-            self._write(node_id)
+    # Operations beside the clients', each once and in the history.
 
-    def _write(self, node_id: int) -> None:
+    def burst(self, node_id: int, count: int) -> None:
+        """Have many writes sent to one member at once."""
+        for _ in range(count):
+            self._operate(node_id, Kind.PUT)
+
+    def look_and_write(
+        self, node_id: int, others: Sequence[int], seconds: float
+    ) -> None:
+        """Keep reading from one member what is written at the others."""
+        for step in range(int(seconds / PROBE_SECONDS)):
+            at = step * PROBE_SECONDS
+            self.reactor.callLater(at, self._operate, node_id, Kind.GET)
+            other = self.random.choice(others)
+            self.reactor.callLater(at, self._operate, other, Kind.PUT)
+
+    def _operate(self, node_id: int, kind: Kind) -> None:
         cluster = self.cluster
         now = cluster.timeline.now
-        key, value = cluster.keyspace.draw(self.random), cluster.keyspace.value()
-        operation = Operation(0, Kind.PUT, key, now, value, node=node_id)
-        cluster.history.begin(operation).end(now, Result.UNKNOWN)
+        key = cluster.keyspace.draw(self.random)
+        operation = Operation(0, kind, key, now, node=node_id)
+        if kind is Kind.PUT:
+            operation.value = cluster.keyspace.value()
+        cluster.history.begin(operation)
 
         def answered(reply: Reply | None) -> None:
-            if reply is not None and reply.status == 204:
+            result, revision = Result.UNKNOWN, None
+            if reply is not None and reply.status in (200, 204):
+                result = Result.DONE
                 revision = int(reply.headers[b"etag"].strip(b'"'))
-                operation.end(cluster.timeline.now, Result.DONE, revision)
-            elif reply is not None and reply.status in (503, 507):
-                operation.end(cluster.timeline.now, Result.REFUSED)
+                if kind is Kind.GET:
+                    operation.value = reply.body.decode()
+            elif reply is not None and reply.status == 404:
+                result = Result.ABSENT
+            elif kind is Kind.GET or (reply and reply.status in (503, 507)):
+                result = Result.REFUSED
+            operation.end(cluster.timeline.now, result, revision)
 
-        self._ask("PUT", f"/{key}", value, "", answered, node_id)
+        body = operation.value or ""
+        self._ask(kind.value.upper(), f"/{key}", body, "", answered, node_id)
 
     def _until_done(
         self, path: str, method: str, body: str, then: Callable[[], None]

@@ -92,6 +92,12 @@ def _isolate_leader(cluster: Cluster, random: Random) -> bool:
     own = [address(leader.node_id)]
     others = [address(node) for node in cluster.machines if node != leader.node_id]
     ways = [*_between(own, others), *_between(others, own)]
+    rest = [node for node in cluster.members() if node != leader.node_id]
+    if rest and random.random() < 0.7:
+        # A leader whose clock is slow takes longer to see that it is none.
+        if random.random() < 0.5:
+            leader.reactor.run_at(0.5)
+        cluster.operator.look_and_write(leader.node_id, rest, 5.0)
     if random.random() < 0.4:
         ways = _between(own, others) if random.random() < 0.5 else _between(others, own)
     return _cut(cluster, random, ways, 6.0)

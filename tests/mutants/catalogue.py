@@ -131,6 +131,7 @@ MUTANTS: Final = (
         "raft/log.py",
         "        self.commit_to(min(commit, last_new))\n",
         "        self.commit_to(min(commit, self.last_index()))\n",
+        tests="tests/raft",
     ),
     Mutant(
         "a heartbeat commits what the follower may not have",
@@ -155,6 +156,7 @@ MUTANTS: Final = (
         "raft/follower.py",
         "    if snapshot.index <= log.committed:\n",
         "    if snapshot.index < 0:\n",
+        tests="tests/raft tests/node",
     ),
     # Reads.
     Mutant(

@@ -504,3 +504,27 @@ class UnappliedMembership(SynchronousTestCase):
             raft = RawNode(config, log)
             raft.campaign()
             self.assertEqual(raft.core.role is Role.CANDIDATE, campaigns)
+
+
+class Figure2AppendEntries5(SynchronousTestCase):
+    """A follower commits no further than the entries it was sent."""
+
+    def test_what_was_not_compared_is_not_committed(self) -> None:
+        group = Group(3)
+        group.elect(1)
+        raft = group.up[2]
+        term, last = raft.core.term, raft.core.log.last_index()
+        # Of a leader that has fallen since: nobody else has them.
+        raft.step(append(term, (last, term), [term, term, term]))
+        self.assertEqual(raft.core.log.last_index(), last + 3)
+        raft.step(
+            Message(
+                MessageType.APP,
+                from_=3,
+                term=term + 1,
+                index=last,
+                log_term=term,
+                commit=last + 3,
+            )
+        )
+        self.assertEqual(raft.core.log.committed, last)
