@@ -192,6 +192,7 @@ MUTANTS: Final = (
         "        asked = list(self._asked.values())\n"
         "        group = asked[-1].readers if asked else self._gathering\n"
         "        group.append((now + self.timeout, deferred))\n",
+        tests="tests/node",
     ),
     Mutant(
         "reads are stale unless asked otherwise",
