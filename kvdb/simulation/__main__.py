@@ -15,10 +15,12 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
+from threading import Thread
 from typing import Any, Final
 
 from rich.console import Console
@@ -40,6 +42,10 @@ SECONDS: Final = 36.0
 
 TELL_SECONDS: Final = 30.0
 """How often progress is told where there is no terminal."""
+
+RUNS_PER_PROCESS: Final = 100
+"""After so many a worker is replaced: what Twisted and Klein keep for a process
+that runs one node adds up where thousands are run."""
 
 AHEAD: Final = 4
 """Runs begun ahead of the one waited for, per process."""
@@ -111,9 +117,16 @@ def _run_seed(seed: int, seconds: float) -> Report:
 
 
 def _begin_worker() -> None:
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has a parent"
+    parent.join()
+    os._exit(1)
 
 
 def many(options: argparse.Namespace) -> int:
@@ -181,7 +194,12 @@ def reports(options: argparse.Namespace) -> Iterator[Report]:
     )
     done, virtual, told = 0, 0.0, started
     context = multiprocessing.get_context("fork")
-    with context.Pool(options.jobs, _begin_worker) as pool, bar:
+    with (
+        context.Pool(
+            options.jobs, _begin_worker, maxtasksperchild=RUNS_PER_PROCESS
+        ) as pool,
+        bar,
+    ):
         task = bar.add_task("", total=seeds, hours=0.0)
         for report in _in_turn(pool, options, seeds_to_run()):
             done += 1

@@ -87,10 +87,12 @@ class Cluster:
     @ivar mended: no fault strikes any more.
     @ivar broken: what was found wrong, once anything is.
     @ivar trace: told of what a person who reads the run wants to know.
+    @ivar traces_logs: told what the nodes log, too.
     """
 
     plan: Plan
     trace: Callable[[str], None]
+    traces_logs: bool = False
     counts: Counter[str] = field(factory=Counter)
     timeline: Timeline = field(factory=Timeline)
     history: History = field(factory=History)
@@ -306,7 +308,7 @@ class Cluster:
         failure = event.get("log_failure")
         if failure is not None and failure.check(*EXPECTED_FAILURES) is None:
             self.fail(Violation(f"{formatEvent(event)}\n{failure.getTraceback()}"))
-        elif event["log_namespace"].startswith("kvdb"):
+        elif self.traces_logs and event["log_namespace"].startswith("kvdb"):
             self.trace(f"  {event['log_namespace']}: {formatEvent(event)}")
 
 

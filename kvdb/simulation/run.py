@@ -76,7 +76,7 @@ def run(case: Case, trace: Callable[[str], None] | None = None) -> Report:
         if trace is not None:
             trace(f"{cluster.timeline.now:10.5f} {text}")
 
-    cluster = Cluster(case.plan, note)
+    cluster = Cluster(case.plan, note, traces_logs=trace is not None)
     try:
         _run(cluster, case)
     except Violation as error:

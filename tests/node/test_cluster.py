@@ -10,6 +10,7 @@ from kvdb.interfaces import (
     Unavailable,
     UnknownMember,
 )
+from kvdb.node import changes, pump
 from kvdb.peer.handshake import RefusalCode
 from kvdb.raft.confchange import encode_conf_change
 from kvdb.raft.messages import (
@@ -20,6 +21,7 @@ from kvdb.raft.messages import (
     MessageType,
     Role,
 )
+from kvdb.raft.progress import ProgressState
 from kvdb.store.commands import Outcome, OutcomeStatus, Put
 from tests.node.cluster import Cluster, url
 
@@ -366,6 +368,37 @@ class Membership(SynchronousTestCase):
         term = cluster.leader().pump.raft.core.term
         cluster.run(5)
         self.assertEqual(cluster.leader().pump.raft.core.term, term)
+
+    def test_a_learner_votes_once_it_has_caught_up_and_not_before(self) -> None:
+        self.patch(changes, "CAUGHT_UP_ENTRIES", 5)
+        self.patch(pump, "MAX_MESSAGE_BYTES", 2000)
+        self.patch(pump, "MAX_INFLIGHT_MESSAGES", 1)
+        cluster = Cluster(1)
+        leader = cluster.leader()
+        cluster.put(leader, b"k", b"v")
+        machine = cluster.add(2)
+        machine.disk.sync_delay = 0.15
+        node = machine.start()
+        cluster.result(leader.add_member(2, url(2)))
+        cluster.until(lambda: cluster.snapshots == 1)
+        for number in range(100):
+            leader.write(Put(b"%d" % number, bytes(400)))
+        cluster.run(0.01)
+        behind = False
+        conf_state = leader.replica.store.conf_state
+        while conf_state.learners:
+            progress = leader.pump.raft.core.tracker.progress[2]
+            missing = leader.replica.log.last_index() - progress.match
+            replicates = progress.state is ProgressState.REPLICATE
+            behind = behind or (replicates and missing > 20)
+            before = missing
+            cluster.run(0.05)
+            self.assertLess(cluster.clock.seconds(), 60.0)
+            conf_state = leader.replica.store.conf_state
+        self.assertTrue(behind, "it was never behind for longer than a tick")
+        self.assertLessEqual(before, 5 + 3)
+        self.assertIn(2, conf_state.voters)
+        self.assertGreater(node.replica.log.last_index(), 95)
 
     def test_a_url_that_nobody_could_dial_is_refused(self) -> None:
         cluster = Cluster(1)

@@ -505,6 +505,33 @@ class UnappliedMembership(SynchronousTestCase):
             raft.campaign()
             self.assertEqual(raft.core.role is Role.CANDIDATE, campaigns)
 
+    def test_a_new_leader_takes_no_change_before_those_in_its_log(self) -> None:
+        def change(node: int) -> Entry:
+            single = ConfChangeSingle(ConfChangeType.ADD_LEARNER_NODE, node)
+            data = encode_conf_change(ConfChangeV2((single,)))
+            return Entry(0, 0, EntryType.CONF_CHANGE_V2, data)
+
+        group = Group(3, pre_vote=False, check_quorum=False)
+        group.elect(1)
+        two = group.up[2]
+        term, last = two.core.term, two.core.log.last_index()
+        sent_on = append(term, (last, term), [term])
+        sent_on.entries[0].type = EntryType.CONF_CHANGE_V2
+        sent_on.entries[0].data = change(4).data
+        two.step(sent_on)
+        group.carry_out(2)
+        # Elected by its own vote and member 3's; nothing more arrives.
+        two.campaign()
+        group.carry_out(2)
+        two.step(Message(MessageType.VOTE_RESP, 2, 3, term=two.core.term))
+        group.carry_out(2)
+        self.assertIs(two.core.role, Role.LEADER)
+        two.propose_entries([change(5)])
+        log = two.core.log
+        kinds = [log.slice(i, i + 1, 1)[0].type for i in range(last + 1, last + 4)]
+        waits = [EntryType.CONF_CHANGE_V2, EntryType.NORMAL, EntryType.NORMAL]
+        self.assertEqual(kinds, waits)
+
 
 class Figure2AppendEntries5(SynchronousTestCase):
     """A follower commits no further than the entries it was sent."""
