@@ -122,11 +122,11 @@ def _admit_conf_change(raft: Raft, entry: Entry) -> bool:
 
 
 def _read_index(raft: Raft, message: Message) -> None:
-    if raft.tracker.is_singleton:
-        _answer_read(raft, message, raft.log.committed)
-    elif not raft.log.matches(raft.log.committed, raft.term):
+    if not raft.log.matches(raft.log.committed, raft.term):
         # Its commit index may lag behind what an earlier leader committed,
         # until an entry of its own term is committed (thesis, section 6.4).
+        # The earlier one may be itself, alone, before a restart: a commit index
+        # is written now and then only.
         raft.postponed_reads.append(message)
     else:
         _confirm_read(raft, message)
@@ -134,7 +134,8 @@ def _read_index(raft: Raft, message: Message) -> None:
 
 def _confirm_read(raft: Raft, message: Message) -> None:
     committed = raft.log.committed
-    if raft.read_only.option is ReadOnlyOption.LEASE_BASED:
+    alone = raft.tracker.is_singleton
+    if alone or raft.read_only.option is ReadOnlyOption.LEASE_BASED:
         _answer_read(raft, message, committed)
         return
     raft.read_only.add(committed, message)

@@ -243,7 +243,7 @@ class Client:
         if not to or (not node and self.random.random() < 0.3):
             to = self.random.choice(members)
         if to != self._to:
-            self._hang_up()
+            self.hang_up()
         self._to = to
         self._asking += 1
         assert self.operation is not None
@@ -291,7 +291,8 @@ class Client:
             operation.kind.value.upper(), path, body.encode(), headers
         )
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
+        """Have the next request made on a connection of its own."""
         conversation, self._conversation = self._conversation, None
         if conversation is not None and conversation.is_open:
             conversation.told = lambda _: None
@@ -299,7 +300,7 @@ class Client:
 
     def _late(self, asking: int) -> None:
         if asking == self._asking and self.operation is not None:
-            self._hang_up()
+            self.hang_up()
             self._answered(Result.UNKNOWN)
 
     def _told(self, reply: Reply | None) -> None:

@@ -199,7 +199,7 @@ class Cluster:
                 self.left.add(node_id)
                 self.counts["members that left"] += 1
             return
-        if not machine.is_excused:
+        if not machine.was_excused:
             self.fail(Violation(f"member {node_id} stopped by itself: {why}"))
             return
         self.counts["nodes that stopped over their disk"] += 1
@@ -449,7 +449,9 @@ class Operator:
         to: int = 0,
     ) -> None:
         """One request to somebody; answered once, if by nothing."""
-        to = to or self.random.choice(self.cluster.who_answers())
+        up = self.cluster.who_answers()
+        known = [node for node in self.cluster.members() if node in up]
+        to = to or self.random.choice(known or up)
         conversation: Conversation | None = None
         timer: Any = None
         over = False

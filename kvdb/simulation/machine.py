@@ -62,6 +62,7 @@ class Machine:
     @ivar ended: told that the process is gone, why, and with which status.
     @ivar excuses: why the node may stop by itself, if it does, each with the
         time until when: the faults of its disk.
+    @ivar was_excused: whether there was one when it began to stop.
     @ivar lives: how often it was started.
     @ivar clock_error: seconds by which the time of day is wrong.
     """
@@ -82,6 +83,7 @@ class Machine:
     lives: int = 0
     clock_error: float = 0.0
     excuses: dict[str, float] = field(factory=dict)
+    was_excused: bool = False
     _stopping: bool = False
 
     def __attrs_post_init__(self) -> None:
@@ -109,6 +111,7 @@ class Machine:
 
     def stop(self, why: str, status: int) -> None:
         """See there: as a signal to itself."""
+        self.was_excused = self.is_excused
         self.timeline.after(0, self._stop, self.reactor.life, why, status)
 
     def close(self) -> None:

@@ -162,16 +162,14 @@ MUTANTS: Final = (
     Mutant(
         "a read without the quorum's word",
         "raft/leader.py",
-        "    if raft.read_only.option is ReadOnlyOption.LEASE_BASED:\n"
-        "        _answer_read",
-        "    if raft.read_only.option is not ReadOnlyOption.LEASE_BASED:\n"
-        "        _answer_read",
+        "    alone = raft.tracker.is_singleton\n",
+        "    alone = True\n",
     ),
     Mutant(
         "a read before the leader's first commit",
         "raft/leader.py",
-        "    elif not raft.log.matches(raft.log.committed, raft.term):\n",
-        "    elif raft.log.committed == 0:\n",
+        "    if not raft.log.matches(raft.log.committed, raft.term):\n",
+        "    if raft.log.committed == 0:\n",
     ),
     Mutant(
         "one answer confirms a read",
