@@ -37,24 +37,28 @@ MUTANTS: Final = (
         "raft/quorum.py",
         "    granted = sum(1 for voter in voters if votes.get(voter) is True)\n",
         "    granted = sum(2 for voter in voters if votes.get(voter) is True)\n",
+        seed=1,
     ),
     Mutant(
         "half of the votes are enough",
         "raft/quorum.py",
         "    majority = len(voters) // 2 + 1\n",
         "    majority = (len(voters) + 1) // 2\n",
+        seed=4,
     ),
     Mutant(
         "a member votes again in the same term",
         "raft/election.py",
         "        or (raft.vote == NO_NODE and raft.leader == NO_NODE)\n",
         "        or raft.leader == NO_NODE\n",
+        seed=11,
     ),
     Mutant(
         "a vote is not remembered",
         "raft/election.py",
         "            raft.vote = message.from_\n",
         "",
+        seed=1,
     ),
     Mutant(
         "logs are compared by length alone",
@@ -70,12 +74,14 @@ MUTANTS: Final = (
         "raft/election.py",
         "    if can_vote and raft.log.is_up_to_date(message.index, message.log_term):\n",
         "    if can_vote:\n",
+        seed=2,
     ),
     Mutant(
         "a vote of an earlier term stays in the next",
         "raft/state.py",
         "            self.term = term\n            self.vote = NO_NODE\n",
         "            self.term = term\n",
+        seed=1,
     ),
     Mutant(
         "a leader that lost its quorum stays",
@@ -104,6 +110,7 @@ MUTANTS: Final = (
         "raft/quorum.py",
         "    return held[count - (count // 2 + 1)]\n",
         "    return held[count - count // 2 if count > 1 else 0]\n",
+        seed=1,
     ),
     Mutant(
         "an old term's entry is committed by counting",
@@ -138,18 +145,21 @@ MUTANTS: Final = (
         "raft/replication.py",
         "        commit = min(progress.match, raft.log.committed)\n",
         "        commit = raft.log.committed\n",
+        seed=1,
     ),
     Mutant(
         "a conflict is not looked for",
         "raft/log.py",
         "            if not self.matches(entry.index, entry.term):\n",
         "            if entry.index > last:\n",
+        seed=1,
     ),
     Mutant(
         "acknowledged before it is durable",
         "raft/state.py",
         "        if kind in _AFTER_APPEND:\n",
         "        if kind in _AFTER_APPEND and message.to == self.id:\n",
+        seed=3,
     ),
     Mutant(
         "an older snapshot takes the place of a newer log",
@@ -164,24 +174,28 @@ MUTANTS: Final = (
         "raft/leader.py",
         "    alone = raft.tracker.is_singleton\n",
         "    alone = True\n",
+        seed=48,
     ),
     Mutant(
         "a read before the leader's first commit",
         "raft/leader.py",
         "    if not raft.log.matches(raft.log.committed, raft.term):\n",
         "    if raft.log.committed == 0:\n",
+        seed=85,
     ),
     Mutant(
         "one answer confirms a read",
         "raft/leader.py",
         "    if raft.tracker.vote_result(acks) is not VoteResult.WON:\n",
         "    if raft.tracker.vote_result(acks) is VoteResult.LOST:\n",
+        tests="tests/raft",
     ),
     Mutant(
         "a read does not wait until all is applied",
         "node/reads.py",
         "            if needed <= index:\n",
         "            if needed <= index + 1000:\n",
+        seed=2,
     ),
     Mutant(
         "a late reader joins a round that has asked",
@@ -197,6 +211,7 @@ MUTANTS: Final = (
         "rest/keys.py",
         "        if linearizable:\n",
         "        if linearizable and call.args:\n",
+        seed=1,
     ),
     # Membership.
     Mutant(
@@ -268,6 +283,7 @@ MUTANTS: Final = (
         "node/writer.py",
         "        if job.entries or job.must_sync:\n",
         "        if job.entries:\n",
+        seed=15,
     ),
     Mutant(
         "a vote is not synced",
@@ -275,6 +291,7 @@ MUTANTS: Final = (
         "            or hard_state.vote != before.vote\n"
         "            or hard_state.term != before.term\n",
         "",
+        seed=15,
     ),
     Mutant(
         "answers do not wait for the sync",
@@ -283,18 +300,21 @@ MUTANTS: Final = (
         "            self.deliver(job.responses)\n"
         "            job.responses = []\n"
         "            self._syncing.append(job)\n",
+        seed=6,
     ),
     Mutant(
         "only the last segment is synced",
         "storage/journal.py",
         "        parts = [segment.file.sync_later() for segment in self._unsynced()]\n",
         "        parts = [segment.file.sync_later() for segment in self._unsynced()[-1:]]\n",
+        seed=28,
     ),
     Mutant(
         "the directory is never synced",
         "storage/journal.py",
         "        if self._named < last.number:\n",
         "        if self._named > last.number:\n",
+        seed=2,
     ),
     Mutant(
         "who asks during a sync is told when that one ends",
@@ -305,12 +325,14 @@ MUTANTS: Final = (
         "            return done\n"
         "        self._waiting.append(done)\n"
         "        if not self._syncing:\n",
+        seed=35,
     ),
     Mutant(
         "the log keeps the end that was overwritten",
         "storage/log.py",
         "        if entries:\n            self._truncate(entries[0].index)\n",
         "        if entries:\n",
+        seed=1,
     ),
     Mutant(
         "a replayed log keeps the end that was overwritten",
@@ -319,6 +341,7 @@ MUTANTS: Final = (
         "        if entry.index <= self.last_index():\n"
         "            return\n"
         "        self._note(",
+        seed=1,
     ),
     Mutant(
         "segments go before what follows is durable",
@@ -332,18 +355,21 @@ MUTANTS: Final = (
         "storage/journal.py",
         "        if lost or self._claimed(place, position):\n",
         "        if lost or bad:\n",
+        seed=32,
     ),
     Mutant(
         "corruption is called a torn end",
         "storage/journal.py",
         "        if lost or self._claimed(place, position):\n",
         "        if lost:\n",
+        seed=3,
     ),
     Mutant(
         "an entry's checksum is not looked at",
         "storage/records.py",
         "        if crc32c(encoded[HEAD.size :]) != checksum:\n",
         "        if checksum < 0:\n",
+        seed=3,
     ),
     Mutant(
         "the log is cut before the store has it",
@@ -352,6 +378,7 @@ MUTANTS: Final = (
         "        target = (\n"
         "            replica.store.applied_index - self.pump.settings.catch_up_entries\n"
         "        )\n",
+        seed=27,
     ),
     Mutant(
         "a failed sync is tried again",
@@ -369,12 +396,14 @@ MUTANTS: Final = (
         "            return known\n"
         "        outcome = self._write(command, envelope)\n",
         "        outcome = self._write(command, envelope)\n",
+        seed=6,
     ),
     Mutant(
         "a condition holds for later revisions too",
         "store/store.py",
         "    return mod_revision == condition.revision and mod_revision != 0\n",
         "    return mod_revision >= condition.revision and mod_revision != 0\n",
+        seed=2,
     ),
     Mutant(
         "a failed condition takes a revision",
@@ -400,18 +429,21 @@ MUTANTS: Final = (
         "node/proposals.py",
         "            if _QUEUED < waiting.term < term:\n",
         "            if _QUEUED < waiting.term <= term:\n",
+        seed=1,
     ),
     Mutant(
         "an unknown outcome is called a refusal",
         "node/proposals.py",
         "        if waiting.term != _QUEUED:\n            return OutcomeUnknown(\n",
         "        if waiting.term == _UNKNOWN:\n            return OutcomeUnknown(\n",
+        seed=9,
     ),
     Mutant(
         "a proposal is taken by a leader that it was not meant for",
         "node/pump.py",
         "            if self.leading and message.term == self.raft.core.term:\n",
         "            if self.leading:\n",
+        tests="tests/node",
     ),
     Mutant(
         "proposals are taken for lost behind a snapshot",
@@ -425,6 +457,7 @@ MUTANTS: Final = (
         "rest/problems.py",
         "    (OutcomeUnknown, 504),\n",
         "    (OutcomeUnknown, 503),\n",
+        seed=9,
     ),
     # Connections.
     Mutant(

@@ -23,6 +23,7 @@ from kvdb.raft.messages import (
 )
 from kvdb.raft.progress import ProgressState
 from kvdb.store.commands import Outcome, OutcomeStatus, Put
+from kvdb.store.encoding import encode_command
 from tests.node.cluster import Cluster, url
 
 
@@ -188,6 +189,54 @@ class Faults(SynchronousTestCase):
         machine.disk.sync_delay = 0.5
         node = machine.start()
         self.assertEqual(cluster.read(node, b"k"), b"v")
+
+    def test_a_proposal_is_for_the_leader_of_its_term_alone(self) -> None:
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        cluster.settle()
+        core = leader.pump.raft.core
+        other = leader.pump.node_id % 3 + 1
+        data = encode_command(1, 1, 0, Put(b"k", b"v"))
+        for term, taken in ((core.term - 1, False), (core.term, True)):
+            sent = Message(
+                MessageType.PROP,
+                leader.pump.node_id,
+                other,
+                term=term,
+                entries=[Entry(0, 0, data=data)],
+            )
+            leader.messages_received(other, [sent])
+            cluster.run(0.5)
+            self.assertEqual(cluster.read(leader, b"k"), b"v" if taken else None)
+
+    def test_what_a_snapshot_brought_is_not_proposed_again(self) -> None:
+        cluster = Cluster(
+            3, snapshot_count=10, catch_up_entries=0, request_timeout=20.0
+        )
+        leader = cluster.leader()
+        cluster.settle()
+        one = next(n for n in cluster.nodes() if n is not leader)
+        name = one.pump.node_id
+        cluster.cut.update((other, name) for other in cluster.machines)
+        write = one.write(Put(b"once", b"1"))
+        outcomes: list[object] = []
+        write.addBoth(outcomes.append)
+        cluster.run(0.2)
+        self.assertEqual(cluster.read(leader, b"once"), b"1")
+        for number in range(60):
+            cluster.put(leader, b"k", b"%d" % number)
+        cluster.run(1.0)
+        self.assertGreater(leader.replica.log.first_index(), 40)
+        cluster.cut.clear()
+        cluster.until(lambda: cluster.snapshots > 0)
+        cluster.result(leader.transfer_leadership(None))
+        cluster.put(cluster.leader(), b"k", b"of a later term")
+        cluster.settle()
+        cluster.until(lambda: bool(outcomes), 60.0)
+        cluster.settle()
+        for node in cluster.nodes():
+            record = node.get(b"once")
+            self.assertEqual(record and record.version, 1)
 
     def test_without_a_quorum_nothing_is_promised(self) -> None:
         cluster = Cluster(3)

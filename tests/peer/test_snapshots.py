@@ -484,6 +484,12 @@ class BadFrames(Streaming):
         self.assertTrue(self.sink.aborted)
         self.assertFalse(self.sink.finished)
 
+    def test_an_end_with_the_length_but_another_checksum(self) -> None:
+        self.stuck().send_frame(FrameType.SNAPSHOT_END, bytes(8) + b"\0\0\0\1")
+        self.network.run()
+        self.failed(self.sent, "checksum")
+        self.assertFalse(self.sink.finished)
+
     def test_a_sender_that_says_no_more_is_given_up(self) -> None:
         self.stuck()
         self.patch(self.a.peers.snapshots_sending[2], "tick", lambda now: None)

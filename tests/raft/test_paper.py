@@ -450,6 +450,24 @@ class Thesis(SynchronousTestCase):
         self.assertEqual([state.context for state in states], [b"one"])
         self.assertEqual(states[0].index, group.up[1].core.log.committed)
 
+    def test_6_4_of_five_two_are_no_quorum_for_a_read(self) -> None:
+        group = Group(5)
+        group.elect(1)
+        group.isolate(1, 2)
+        raft = group.up[1]
+        raft.read_index(b"one")
+        states: list[ReadState] = []
+        for _ in range(4):
+            for node in (1, 2):
+                if group.up[node].has_ready():
+                    ready = group.up[node].ready()
+                    states += ready.read_states
+                    group.in_flight.extend(ready.messages)
+                    group.up[node].advance()
+            group.deliver()
+        self.assertEqual(states, [])
+        self.assertEqual(len(raft.core.read_only.pending[b"one"].acks), 2)
+
     def test_6_2_a_leader_that_hears_no_quorum_steps_down(self) -> None:
         group = Group(3)
         group.elect(1)
