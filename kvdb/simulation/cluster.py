@@ -106,7 +106,6 @@ class Cluster:
     observer: Observer = field(init=False)
     operator: Operator = field(init=False)
     keyspace: Keyspace = field(init=False)
-    _looking: bool = False
 
     def __attrs_post_init__(self) -> None:
         plan = self.plan

@@ -25,7 +25,6 @@ from kvdb.settings import Settings
 from kvdb.simulation.filesystem import Crashed, SimulatedFileSystem
 from kvdb.simulation.network import Network, SimulatedReactor
 from kvdb.simulation.timeline import Timeline
-from kvdb.storage.log import Log
 from kvdb.store.engine import Engines
 from kvdb.store.memory import MemoryEngines
 
@@ -138,12 +137,6 @@ class Machine:
     def node(self) -> Node | None:
         """The node, where one runs."""
         return None if self.service is None else self.service.node_service.node
-
-    @property
-    def log(self) -> Log | None:
-        """Its log, where one runs."""
-        node = self.node
-        return None if node is None else node.replica.log
 
     def settings(self) -> Settings:
         """What the process is started with."""
