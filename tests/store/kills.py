@@ -293,6 +293,7 @@ def main() -> None:
     except Wrong as error:
         print(f"WRONG after {kills.figures}: {error}\nleft in {kills.directory}")
         sys.exit(1)
+    print(f"nothing was wrong after {kills.figures}")
     shutil.rmtree(above)
 
 
