@@ -574,6 +574,7 @@ class Pump:
                 continue
             self._apply_normal(entries[start:position])
             settled = self.apply_change(entry)
+            self.writer.remember()
             if settled is not None:
                 settle(*settled)
             start = position + 1

@@ -10,7 +10,7 @@ Rules:
 * responses are delivered in the order of their jobs, none before all that was
   asked for earlier is durable;
 * a commit index alone is not worth a write: it goes with the next one (a
-  member that forgot it hears it again from its leader);
+  member that forgot it hears it again from its leader), but for L{remember};
 * a full disk holds the queue up and changes nothing; a failed sync is fatal.
 """
 
@@ -103,6 +103,15 @@ class LogWriter:
                 must_sync,
             )
         )
+        self.write()
+
+    def remember(self) -> None:
+        """
+        Make durable the commit index too.  A membership is in force once it is
+        applied: a member that forgot this would go by the one before, and might
+        wait for the votes of members that are gone.
+        """
+        self._jobs.append(_Job(None, (), None, [], must_sync=True))
         self.write()
 
     @property

@@ -409,6 +409,29 @@ class Membership(SynchronousTestCase):
                 cluster.put(cluster.leader(), b"k", b"v")
                 self.assertNotIn(node_id, cluster.leader().replica.store.members)
 
+    def test_a_removal_is_not_forgotten_when_the_power_goes(self) -> None:
+        # Found by simulation: those who stayed went by the membership before,
+        # and waited for the votes of members that were gone.
+        for size in (2, 4):
+            cluster = Cluster(size)
+            leader = cluster.leader()
+            cluster.settle()
+            gone = next(n.pump.node_id for n in cluster.nodes() if n is not leader)
+            cluster.run(1.0)  # until nothing else is written
+            cluster.result(leader.remove_member(gone))
+            index = leader.replica.store.applied_index
+            cluster.until(cluster.machines[gone].is_down)
+            cluster.settle()
+            cluster.run(0.5)
+            stay = [m for m in cluster.machines.values() if m.node_id != gone]
+            for machine in stay:
+                machine.crash()
+            # Of three, one does not come back.
+            for machine in stay[: size // 2]:
+                node = machine.start()
+                self.assertGreaterEqual(node.replica.log.hard_state.commit, index)
+            cluster.put(cluster.leader(), b"k", b"v")
+
     def test_a_leader_can_remove_itself(self) -> None:
         cluster = Cluster(3)
         leader = cluster.leader()
