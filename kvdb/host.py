@@ -11,7 +11,7 @@ import atexit
 import os
 import sys
 import time
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
@@ -19,11 +19,6 @@ from twisted.logger import Logger
 from kvdb.storage.filesystem import FileSystem, OneThread, RealFileSystem
 from kvdb.store.engine import Engines
 from kvdb.store.rocks import RocksEngines
-
-SWITCH_SECONDS: Final = 0.0005
-"""How long a thread may keep the interpreter from another that waits for it:
-a sync that is done must not wait for the reactor's turn to end."""
-
 
 log = Logger(namespace="kvdb.service")
 
@@ -67,7 +62,6 @@ class RealHost:
         self.reactor = reactor
         self._thread = OneThread(reactor)
         self.filesystem: FileSystem = RealFileSystem(self._thread)
-        sys.setswitchinterval(SWITCH_SECONDS)
 
     def engines(self, directory: str) -> Engines:
         """See L{Host}, as for all below."""

@@ -6,8 +6,7 @@ The tree of services: every part is made here, and nothing else is done.
     Kvdb                 starts its children in order, stops them in reverse
       LogService         the data directory's lock, the Raft log
       StoreService       the engine, in step with the log
-      NodeService        the pump
-      PeersService       the members' connections
+      NodeService        the pump, and the members' connections
       HTTPService        the clients' port
 
 Nothing is opened before C{startService}: twistd forks between making the tree
@@ -20,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sys
 import time
 from collections.abc import Generator
 from typing import Any, Final, cast
@@ -54,6 +54,10 @@ log = Logger(namespace="kvdb.service")
 
 STOP_SECONDS: Final = 10.0
 """How long one service may take to stop."""
+
+SWITCH_SECONDS: Final = 0.0005
+"""How long a thread may keep the interpreter from another that waits for it:
+a sync that is done must not wait for the reactor's turn to end."""
 
 FATAL: Final = (
     CorruptLog,
@@ -336,11 +340,12 @@ def makeService(options: Options, reactor: Any = None) -> Kvdb:
     @raise SystemExit: something is wrong; its text is the reason.
     """
     if reactor is None:
-        # The one place where the process's own reactor is taken.  Twisted's
-        # timers go by the time of day, and would all stand still when that is
-        # set back.
+        # The one place where the process's own reactor is taken, and where what
+        # holds for the whole process is set.  Twisted's timers go by the time
+        # of day, and would all stand still when that is set back.
         from twisted.internet import reactor
 
+        sys.setswitchinterval(SWITCH_SECONDS)
         reactor.seconds = time.monotonic  # type: ignore[attr-defined]
     settings = options.settings()
     try:

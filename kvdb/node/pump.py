@@ -416,10 +416,13 @@ class Pump:
         elif kind is MessageType.TIMEOUT_NOW and not self.may_lead:
             log.warn("leadership was offered and refused: the disk is not well")
         else:
-            try:
-                self.raft.step(message)
-            except PeerNotFound:
-                pass  # somebody who was just removed
+            self._step_core(message)
+
+    def _step_core(self, message: Message) -> None:
+        try:
+            self.raft.step(message)
+        except PeerNotFound:
+            pass  # of somebody who was just removed; while a disk was busy, oneself
 
     def _hold(self, entry: Entry) -> None:
         # Another member's proposal waits for the end of the turn as our own
@@ -552,18 +555,12 @@ class Pump:
         outgoing: dict[int, list[Message]] = {}
         for message in responses:
             if message.to == self.node_id:
-                self._step_own(message)
+                self._step_core(message)
             else:
                 outgoing.setdefault(message.to, []).append(message)
         for node, messages in outgoing.items():
             self.transport.send(node, messages)
         self.wake()
-
-    def _step_own(self, message: Message) -> None:
-        try:
-            self.raft.step(message)
-        except PeerNotFound:
-            pass  # this member was removed while its disk was busy
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         settle = self.proposals.settle

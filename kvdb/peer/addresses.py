@@ -21,15 +21,15 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import IReactorTCP, IStreamClientEndpoint
 
+from kvdb.store.membership import MAX_URL_BYTES, url_problem
+
+__all__ = ["MAX_URL_BYTES", "Dial", "parse_peer_url", "tcp_dial"]
+
 Dial = Callable[[str], IStreamClientEndpoint]
 """What makes of a peer URL the endpoint that reaches it."""
 
 CONNECT_SECONDS: Final = 3.0
 """How long to wait for a TCP connection."""
-
-MAX_URL_BYTES: Final = 1024
-
-_SCHEMES: Final = ("http", "tcp")
 
 
 def parse_peer_url(url: str) -> tuple[str, int]:
@@ -38,21 +38,12 @@ def parse_peer_url(url: str) -> tuple[str, int]:
 
     @raise ValueError: it is not C{http://host:port} or C{tcp://host:port}.
     """
-    if len(url.encode("utf-8", "surrogateescape")) > MAX_URL_BYTES:
-        raise ValueError(f"a peer URL is at most {MAX_URL_BYTES} bytes long")
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"{url!r} is not http://host:port: {error}") from None
-    odd = not url.isascii() or not url.isprintable() or " " in url
-    if odd or parts.scheme not in _SCHEMES or not host or not port:
-        raise ValueError(f"{url!r} is not http://host:port")
-    if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError(f"{url!r} is not http://host:port")
-    if parts.path not in ("", "/"):
-        raise ValueError(f"{url!r} has a path; a peer URL is http://host:port")
-    return host, port
+    problem = url_problem(url)  # one rule: what may be a member can be dialled
+    if problem is not None:
+        raise ValueError(problem)
+    parts = urlsplit(url)
+    assert parts.hostname and parts.port, f"{url} has a host and a port"
+    return parts.hostname, parts.port
 
 
 def tcp_dial(reactor: IReactorTCP, timeout: float = CONNECT_SECONDS) -> Dial:

@@ -35,10 +35,7 @@ from rich.table import Table
 from twisted.logger import globalLogBeginner
 
 from kvdb.simulation.run import Report, run, shrink
-from kvdb.simulation.swarm import REACH_SEEDS, draw_case, not_reached
-
-SECONDS: Final = 36.0
-"""The time in which faults strike, in virtual seconds."""
+from kvdb.simulation.swarm import REACH_SEEDS, SECONDS, draw_case, not_reached
 
 TELL_SECONDS: Final = 30.0
 """How often progress is told where there is no terminal."""

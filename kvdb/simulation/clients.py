@@ -27,6 +27,17 @@ from kvdb.simulation.network import SimulatedReactor
 MAX_TRIES: Final = 8
 """How often an operation with an idempotency key is tried."""
 
+RESULTS: Final = {
+    200: Result.DONE,
+    204: Result.DONE,
+    404: Result.ABSENT,
+    412: Result.CONDITION_FAILED,
+    503: Result.REFUSED,
+    504: Result.UNKNOWN,
+    507: Result.REFUSED,
+}
+"""What became of an operation, by the status of its answer; no other may come."""
+
 
 @frozen(slots=True)
 class Reply:
@@ -35,6 +46,24 @@ class Reply:
     status: int
     headers: dict[bytes, bytes]
     body: bytes
+
+
+def read_answer(operation: Operation, reply: Reply) -> tuple[Result, int | None]:
+    """
+    What became of C{operation}, and at which revision; what was read is noted
+    in it.
+    """
+    result = RESULTS.get(reply.status)
+    assert result is not None, f"answer {reply.status} {reply.body!r}: {operation}"
+    tag = reply.headers.get(b"etag")
+    revision = int(tag.strip(b'"')) if tag else None
+    if result is Result.DONE:
+        assert revision is not None, f"an answer without a revision: {operation}"
+        if operation.kind is Kind.GET:
+            operation.value = reply.body.decode()
+    if result is Result.CONDITION_FAILED:
+        revision = revision or 0
+    return result, revision
 
 
 @define(slots=True, eq=False)
@@ -164,7 +193,6 @@ class Client:
     counts: Any
     running: bool = False
     operation: Operation | None = None
-    _asked: Any = None
     _token: str = ""
     _tries: int = 0
     _asking: int = 0
@@ -205,7 +233,8 @@ class Client:
         if dice < work.gets + work.stale_gets:
             stale = dice >= work.gets
             return Operation(self.number, Kind.GET, key, now, stale=stale)
-        kind = Kind.DELETE if random.random() < work.deletes / 0.55 else Kind.PUT
+        share = work.deletes / (1 - work.gets - work.stale_gets)  # of the writes
+        kind = Kind.DELETE if random.random() < share else Kind.PUT
         operation = Operation(self.number, kind, key, now)
         if kind is Kind.PUT:
             operation.value = self.keyspace.value()
@@ -312,27 +341,14 @@ class Client:
             self._answered(Result.UNKNOWN)
             return
         operation = self.operation
-        tag = reply.headers.get(b"etag")
-        revision = int(tag.strip(b'"')) if tag else None
         self.counts[f"answers {reply.status}"] += 1
-        if reply.status in (200, 204):
-            if operation.kind is Kind.GET:
-                operation.value = reply.body.decode()
-            if revision is not None and not operation.stale:
-                seen = 0 if operation.kind is Kind.DELETE else revision
-                self.keyspace.known[operation.key] = seen
-            self._answered(Result.DONE, revision)
-        elif reply.status == 404:
-            self._answered(Result.ABSENT)
-        elif reply.status == 412:
+        result, revision = read_answer(operation, reply)
+        if result is Result.CONDITION_FAILED:
             self.keyspace.known[operation.key] = revision or 0
-            self._answered(Result.CONDITION_FAILED, revision or 0)
-        elif reply.status in (503, 507):
-            self._answered(Result.REFUSED)
-        elif reply.status == 504:
-            self._answered(Result.UNKNOWN)
-        else:
-            raise AssertionError(f"answer {reply.status} {reply.body!r}: {operation}")
+        elif result is Result.DONE and not operation.stale:
+            seen = 0 if operation.kind is Kind.DELETE else revision or 0
+            self.keyspace.known[operation.key] = seen
+        self._answered(result, revision)
 
     def _answered(self, result: Result, revision: int | None = None) -> None:
         operation = self.operation

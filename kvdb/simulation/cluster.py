@@ -29,6 +29,7 @@ from kvdb.simulation.clients import (
     Keyspace,
     Reply,
     Workload,
+    read_answer,
 )
 from kvdb.simulation.filesystem import Crashed
 from kvdb.simulation.history import History, Kind, Operation, Result
@@ -50,6 +51,9 @@ from kvdb.storage.segment import CorruptLog
 
 MAX_OPERATOR_TRIES: Final = 60
 """How often the operator asks for one thing."""
+
+MAX_REFUSALS: Final = 20
+"""After so many tries a refusal is taken for the last word."""
 
 PROBE_SECONDS: Final = 0.15
 """How often an isolated member is asked what it knows."""
@@ -294,9 +298,10 @@ class Cluster:
         globalLogPublisher.addObserver(observe)
         try:
             self.timeline.run(until)
-        except AssertionError as error:
-            if isinstance(error, Violation):
-                raise
+        except Violation:
+            raise
+        except Exception as error:
+            # Nothing that a node, a connection or a client does may raise.
             raise Violation("".join(traceback.format_exception(error))) from error
         finally:
             globalLogPublisher.removeObserver(observe)
@@ -391,14 +396,9 @@ class Operator:
 
         def answered(reply: Reply | None) -> None:
             result, revision = Result.UNKNOWN, None
-            if reply is not None and reply.status in (200, 204):
-                result = Result.DONE
-                revision = int(reply.headers[b"etag"].strip(b'"'))
-                if kind is Kind.GET:
-                    operation.value = reply.body.decode()
-            elif reply is not None and reply.status == 404:
-                result = Result.ABSENT
-            elif kind is Kind.GET or (reply and reply.status in (503, 507)):
+            if reply is not None:
+                result, revision = read_answer(operation, reply)
+            if kind is Kind.GET and result is Result.UNKNOWN:
                 result = Result.REFUSED
             operation.end(cluster.timeline.now, result, revision)
 
@@ -428,11 +428,9 @@ class Operator:
                 self.cluster.counts[f"memberships changed by {method}"] += 1
                 self.tasks -= 1
                 then()
-            elif tries >= MAX_OPERATOR_TRIES:
+            elif tries >= (MAX_REFUSALS if status == 409 else MAX_OPERATOR_TRIES):
                 self.tasks -= 1
                 self.cluster.counts["memberships given up"] += 1
-            elif status == 409 and method == "POST" and tries > 20:
-                self.tasks -= 1
             else:
                 self.reactor.callLater(0.2 + self.random.random(), attempt)
 

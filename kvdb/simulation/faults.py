@@ -29,6 +29,9 @@ from kvdb.storage.segment import Segment, from_place
 
 Way = tuple[str, str]
 
+Strike = Callable[[Cluster, Random], bool]
+"""Has something go wrong; whether it found anything to hit."""
+
 
 @frozen(slots=True)
 class Fault:
@@ -164,28 +167,30 @@ def _reset_connections(cluster: Cluster, random: Random) -> bool:
 # Processes and machines.
 
 
-def _pick(cluster: Cluster, random: Random) -> Machine | None:
-    """Somebody that runs; often the leader."""
-    leader = cluster.leader()
-    if leader is not None and random.random() < 0.35:
-        return leader
-    up = cluster.up()
-    return random.choice(up) if up else None
+def _of_a_machine(strike: Callable[[Cluster, Machine, Random], None]) -> Strike:
+    """A fault of one machine whose node runs, often the leader's."""
+
+    def strike_one(cluster: Cluster, random: Random) -> bool:
+        machine = cluster.leader()
+        if machine is None or random.random() >= 0.35:
+            up = cluster.up()
+            if not up:
+                return False
+            machine = random.choice(up)
+        strike(cluster, machine, random)
+        return True
+
+    return strike_one
 
 
-def _kill(cluster: Cluster, random: Random) -> bool:
-    machine = _pick(cluster, random)
-    if machine is None:
-        return False
+@_of_a_machine
+def _kill(cluster: Cluster, machine: Machine, random: Random) -> None:
     machine.kill()
     cluster.start_later(machine, 4.0 * random.random())
-    return True
 
 
-def _terminate(cluster: Cluster, random: Random) -> bool:
-    machine = _pick(cluster, random)
-    if machine is None:
-        return False
+@_of_a_machine
+def _terminate(cluster: Cluster, machine: Machine, random: Random) -> None:
     life = machine.lives
     machine.terminate()
 
@@ -195,22 +200,16 @@ def _terminate(cluster: Cluster, random: Random) -> bool:
         cluster.start(machine)
 
     cluster.timeline.after(3.0 + 4.0 * random.random(), again)
-    return True
 
 
-def _lose_power(cluster: Cluster, random: Random) -> bool:
-    machine = _pick(cluster, random)
-    if machine is None:
-        return False
+@_of_a_machine
+def _lose_power(cluster: Cluster, machine: Machine, random: Random) -> None:
     machine.lose_power()
     cluster.start_later(machine, 4.0 * random.random())
-    return True
 
 
-def _lose_power_in_a_write(cluster: Cluster, random: Random) -> bool:
-    machine = _pick(cluster, random)
-    if machine is None:
-        return False
+@_of_a_machine
+def _lose_power_in_a_write(cluster: Cluster, machine: Machine, random: Random) -> None:
     disk = machine.filesystem
     disk.crash_at = disk.operations + random.randint(1, 12)
     disk.on_crash = lambda: cluster.timeline.after(0, gone, machine.lives)
@@ -221,8 +220,6 @@ def _lose_power_in_a_write(cluster: Cluster, random: Random) -> bool:
             cluster.counts["power lost within a disk operation"] += 1
         cluster.start_later(machine, 3.0 * random.random())
 
-    return True
-
 
 def _all_lose_power(cluster: Cluster, random: Random) -> bool:
     machines = [m for m in cluster.machines.values() if m.is_up]
@@ -232,10 +229,8 @@ def _all_lose_power(cluster: Cluster, random: Random) -> bool:
     return bool(machines)
 
 
-def _pause(cluster: Cluster, random: Random) -> bool:
-    machine = _pick(cluster, random)
-    if machine is None:
-        return False
+@_of_a_machine
+def _pause(cluster: Cluster, machine: Machine, random: Random) -> None:
     machine.reactor.pause()
     longest = random.choice([0.3, 2.0, 7.0])
     life = machine.reactor.life
@@ -245,93 +240,71 @@ def _pause(cluster: Cluster, random: Random) -> bool:
             machine.reactor.resume()
 
     cluster.timeline.after(longest * random.random(), resume)
-    return True
 
 
 # Clocks.
 
 
-def _clock_jump(cluster: Cluster, random: Random) -> bool:
-    machine = _pick(cluster, random)
-    if machine is None:
-        return False
+@_of_a_machine
+def _clock_jump(cluster: Cluster, machine: Machine, random: Random) -> None:
     machine.clock_error += random.choice([-1e6, -60.0, -1.0, 1.0, 60.0, 1e6])
-    return True
 
 
-def _clock_drift(cluster: Cluster, random: Random) -> bool:
-    machine = _pick(cluster, random)
-    if machine is None:
-        return False
+@_of_a_machine
+def _clock_drift(cluster: Cluster, machine: Machine, random: Random) -> None:
     machine.reactor.run_at(random.choice([0.5, 0.8, 0.95, 1.05, 1.25, 2.0]))
     cluster.timeline.after(1 + 8 * random.random(), lambda: machine.reactor.run_at(1.0))
-    return True
 
 
 # Disks.
 
 
-def _failed_sync(cluster: Cluster, random: Random) -> bool:
-    machine = _pick(cluster, random)
-    if machine is None:
-        return False
+@_of_a_machine
+def _failed_sync(cluster: Cluster, machine: Machine, random: Random) -> None:
     machine.excuse(SYNC_FAILS)
     machine.filesystem.sync_fails = True
-    return True
 
 
-def _full_disk(cluster: Cluster, random: Random) -> bool:
-    machine = _pick(cluster, random)
-    if machine is None:
-        return False
+@_of_a_machine
+def _full_disk(cluster: Cluster, machine: Machine, random: Random) -> None:
     seconds = 8.0 * random.random()
     machine.excuse("the disk is full", seconds + 1.0)
     machine.filesystem.space = random.choice([0, 500, 5000])
     cluster.timeline.after(seconds, setattr, machine.filesystem, "space", None)
-    return True
 
 
-def _slow_disk(cluster: Cluster, random: Random) -> bool:
-    machine = _pick(cluster, random)
-    if machine is None:
-        return False
+@_of_a_machine
+def _slow_disk(cluster: Cluster, machine: Machine, random: Random) -> None:
     machine.filesystem.sync_delay = random.choice([0.01, 0.05, 0.2, 0.7])
     cluster.timeline.after(
         8.0 * random.random(), setattr, machine.filesystem, "sync_delay", 0.001
     )
-    return True
 
 
-def _hung_disk(cluster: Cluster, random: Random) -> bool:
-    machine = _pick(cluster, random)
-    if machine is None:
-        return False
+@_of_a_machine
+def _hung_disk(cluster: Cluster, machine: Machine, random: Random) -> None:
     machine.filesystem.hung = True
     cluster.timeline.after(
         5.0 * random.random(), setattr, machine.filesystem, "hung", False
     )
-    return True
 
 
-def _may_destroy(cluster: Cluster) -> Machine | None:
-    """Whose data may be lost: all other voters must be well."""
+def _may_destroy(cluster: Cluster) -> bool:
+    """Whether a voter's data may be lost: all must be well, and on record."""
     voters = cluster.voters()
     if len(voters) < 3 or cluster.destroyed or cluster.operator.tasks:
-        return None
+        return False
     well = [m for m in cluster.up() if m.node_id in voters and not m.is_excused]
-    if len(well) < len(voters):
-        return None
-    settled = [
-        machine
+    return len(well) == len(voters) and all(
+        member.instance_id
         for machine in well
         if machine.node is not None
-        and all(m.instance_id for m in machine.node.replica.store.members.values())
-    ]
-    return settled[0] if len(settled) == len(well) else None
+        for member in machine.node.replica.store.members.values()
+    )
 
 
 def _lost_disk(cluster: Cluster, random: Random) -> bool:
-    if _may_destroy(cluster) is None:
+    if not _may_destroy(cluster):
         return False
     machine = cluster.machines[random.choice(cluster.voters())]
     cluster.destroy(machine)
@@ -368,7 +341,7 @@ def _bit_flip(cluster: Cluster, random: Random) -> bool:
     be as it was; but for the last batches, whose damage cannot be told from a
     torn write (docs/log-format.md), and which are therefore left alone.
     """
-    if _may_destroy(cluster) is None:
+    if not _may_destroy(cluster):
         return False
     machine = cluster.machines[random.choice(cluster.voters())]
     machine.lose_power()
@@ -393,14 +366,11 @@ def _bit_flip(cluster: Cluster, random: Random) -> bool:
     return True
 
 
-def _bad_reads(cluster: Cluster, random: Random) -> bool:
-    machine = _pick(cluster, random)
-    if machine is None:
-        return False
+@_of_a_machine
+def _bad_reads(cluster: Cluster, machine: Machine, random: Random) -> None:
     machine.excuse("reads are bad", 4.0)
     machine.filesystem.bad_reads = random.randint(1, 3)
     cluster.timeline.after(3.0, setattr, machine.filesystem, "bad_reads", 0)
-    return True
 
 
 # Memberships.
@@ -434,7 +404,7 @@ def _remove_member(cluster: Cluster, random: Random) -> bool:
     return True
 
 
-KINDS: Final[dict[str, Callable[[Cluster, Random], bool]]] = {
+KINDS: Final[dict[str, Strike]] = {
     "partition": _partition,
     "one-way partition": _one_way,
     "bridge": _bridge,
@@ -487,7 +457,7 @@ def arm(cluster: Cluster, faults: Sequence[Fault]) -> None:
     """Have each strike at its time."""
 
     def strike(fault: Fault) -> None:
-        if KINDS[fault.kind](cluster, Random(fault.seed)):
+        if not cluster.mended and KINDS[fault.kind](cluster, Random(fault.seed)):
             cluster.counts[f"fault: {fault.kind}"] += 1
             cluster.trace(f"fault: {fault.kind}")
 

@@ -23,11 +23,10 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
 
 from kvdb.node.node import Node
 from kvdb.raft.messages import Entry, Message, MessageType, Role
@@ -172,10 +171,9 @@ class Observer:
         terms = [log.term(index) for index in range(first, log.last_index() + 1)]
         old = self._seen.get(machine.node_id)
         seen = _Seen(machine.lives, log.hard_state.term, Role.FOLLOWER)
-        seen.committed = seen.applied = node.replica.store.applied_index
+        seen.applied = node.replica.store.applied_index
+        seen.committed = node.pump.raft.core.log.committed
         seen.first, seen.terms = first, terms
-        core = node.pump.raft.core
-        seen.committed = core.log.committed
         if old is not None:
             self._compare_lives(machine, old, seen, log.hard_state)
         for index in range(first, log.last_index() + 1):
@@ -271,7 +269,7 @@ class Observer:
         cut = seen.last - max(index, low - 1)
         if cut > 0:
             keep = max(index, low - 1)
-            if not (keep >= seen.committed or not seen.terms):
+            if seen.terms and keep < seen.committed:
                 raise Violation(
                     f"member {name} gave up entries behind {keep}, committed to"
                     f" {seen.committed}"
@@ -293,7 +291,7 @@ class Observer:
             self.counts["snapshots installed while a membership changed"] += 1
 
     def _register(self, name: int, log: Any, index: int) -> None:
-        [entry] = _entries(log, index)
+        entry = _entry(log, index)
         before = log.term(index - 1)
         known = self._entries.setdefault(
             (index, entry.term), (before, zlib.crc32(entry.data))
@@ -360,12 +358,11 @@ class Observer:
             self.counts["histories cut"] += 1
 
 
-def _entries(log: Any, index: int) -> Iterator[Entry]:
+def _entry(log: Any, index: int) -> Entry:
     """The entry at an index, of a core's log or a durable one."""
-    if hasattr(log, "slice"):
-        yield log.slice(index, index + 1, 2**30)[0]
-    else:
-        yield log.entries(index, index + 1, 2**30)[0]
+    read = log.slice if hasattr(log, "slice") else log.entries
+    entry: Entry = read(index, index + 1, 1)[0]
+    return entry
 
 
 @define(slots=True, eq=False)
@@ -380,7 +377,3 @@ class Tap:
         """See L{Transport<kvdb.node.pump.Transport>}."""
         self.observer.sends(self.machine, messages)
         self.network.send(to, messages)
-
-    def send_snapshot(self, *args: Any) -> Deferred[None]:
-        """Likewise."""
-        return self.network.send_snapshot(*args)  # type: ignore[no-any-return]

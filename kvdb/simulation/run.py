@@ -33,6 +33,9 @@ that were asked for are what was asked for."""
 READ_SECONDS: Final = 10.0
 """How long each of the last reads may take."""
 
+SHORTEST_SECONDS: Final = 4.0
+"""No case is shrunk further than to this time."""
+
 LEAST_OPERATIONS: Final = 10
 """A run with fewer definite answers shows nothing."""
 
@@ -196,4 +199,11 @@ def shrink(case: Case, trace: Callable[[str], None]) -> tuple[Case, Report]:
             if size == 1:
                 break
             pieces *= 2
+    while best.seconds > SHORTEST_SECONDS:
+        tried = evolve(best, seconds=best.seconds * 3 / 4)
+        found = run(tried)
+        if found.violation is None:
+            break
+        best, report = tried, found
+        trace(f"{best.seconds:.1f} seconds still break it")
     return best, report

@@ -18,6 +18,9 @@ from kvdb.simulation.cluster import Plan
 from kvdb.simulation.faults import KINDS, draw_schedule
 from kvdb.simulation.run import FIRST_FAULT, Case
 
+SECONDS: Final = 36.0
+"""The time in which faults strike, in virtual seconds."""
+
 REACH_SEEDS: Final = 200
 """A set of so many seeds or more must reach all of L{REACHED}."""
 
@@ -54,7 +57,7 @@ def not_reached(counts: Counter[str]) -> list[str]:
     return [name for name in REACHED if not counts[name]]
 
 
-def draw_case(seed: int, seconds: float = 36.0) -> Case:
+def draw_case(seed: int, seconds: float = SECONDS) -> Case:
     """
     The case of a seed: another size, load and mix of faults each time (swarm
     testing; Groce et al. 2012).

@@ -17,6 +17,7 @@ from typing import Final
 
 from attrs import define, field
 
+from kvdb.simulation.clients import RESULTS
 from kvdb.simulation.history import History, Kind, Operation, Result
 from tests.chaos.cluster import Cluster, Node
 
@@ -33,16 +34,6 @@ RETRY_SECONDS: Final = 15.0
 
 SHUN_SECONDS: Final = 1.5
 """How long a member that did not serve is left alone."""
-
-_RESULTS: Final = {
-    200: Result.DONE,
-    204: Result.DONE,
-    404: Result.ABSENT,
-    412: Result.CONDITION_FAILED,
-    503: Result.REFUSED,
-    504: Result.UNKNOWN,
-    507: Result.REFUSED,
-}
 
 
 @define
@@ -98,7 +89,7 @@ class Caller:
         if answer.will_close:
             self._drop(node)
         revision = _revision(answer.headers.get("ETag"))
-        result = _RESULTS.get(answer.status)
+        result = RESULTS.get(answer.status)
         if result is None or (result is Result.DONE and revision is None):
             said = f"{answer.status} {dict(answer.headers)} {text[:300]!r}"
             self.surprises.append(f"{operation}\n    was answered {said}")
