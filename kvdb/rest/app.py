@@ -15,14 +15,12 @@ from urllib.parse import parse_qs
 
 from klein import Klein
 from klein.resource import KleinResource
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
-from kvdb.interfaces import DatabaseError
 from kvdb.rest.call import Call
 from kvdb.rest.keys import Keys
 from kvdb.rest.members import Members
@@ -34,9 +32,7 @@ from kvdb.rest.parsing import (
     is_reserved,
     target_path,
 )
-from kvdb.rest.problems import Answer, Problem, problem_of
-
-log = Logger(namespace="kvdb.rest")
+from kvdb.rest.problems import Answer, Problem, answer_to
 
 Handler = Callable[[Call], Answer | Deferred[Answer]]
 
@@ -243,19 +239,8 @@ def answer(request: Request, handle: Handler) -> Deferred[bytes]:
         check_origin(call.method, call.header("origin"), call.header("host"))
         return handle(call)
 
-    def failed(failure: Failure) -> Answer:
-        error = failure.value
-        if isinstance(error, Problem):
-            return error.answer()
-        if isinstance(error, DatabaseError):
-            return problem_of(error).answer()
-        if isinstance(error, CancelledError):
-            return Answer(499)  # the client hung up; nobody will read it
-        log.failure("a request has failed", failure)
-        return Problem(500, "the server has failed; its log says how").answer()
-
     done: Deferred[Any] = maybeDeferred(begin)
-    return done.addErrback(failed).addCallback(partial(send, request))
+    return done.addErrback(answer_to).addCallback(partial(send, request))
 
 
 def _call_of(request: Any) -> Call:

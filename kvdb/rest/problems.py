@@ -15,6 +15,9 @@ from http import HTTPStatus
 from typing import Any
 
 from attrs import field, frozen
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from kvdb.interfaces import (
     CompactedRevision,
@@ -25,6 +28,8 @@ from kvdb.interfaces import (
     Unavailable,
     UnknownMember,
 )
+
+log = Logger(namespace="kvdb.rest")
 
 PROBLEM_TYPE = b"application/problem+json"
 JSON_TYPE = b"application/json"
@@ -103,3 +108,16 @@ def problem_of(error: DatabaseError) -> Problem:
     status = next(status for kind, status in _STATUSES if isinstance(error, kind))
     headers = {b"retry-after": b"1"} if status == 503 else {}
     return Problem(status, str(error), error.hint, headers)
+
+
+def answer_to(failure: Failure) -> Answer:
+    """What is sent back for a request that has failed."""
+    error = failure.value
+    if isinstance(error, Problem):
+        return error.answer()
+    if isinstance(error, DatabaseError):
+        return problem_of(error).answer()
+    if isinstance(error, CancelledError):
+        return Answer(499)  # the client hung up; nobody will read it
+    log.failure("a request has failed", failure)
+    return Problem(500, "the server has failed; its log says how").answer()

@@ -15,11 +15,13 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
-from twisted.web import http, server
+from twisted.web import server
 
 from kvdb.interfaces import Database
 from kvdb.rest.app import API, RawPathResource, send
+from kvdb.rest.channel import FastChannel
 from kvdb.rest.keys import Keys, too_large
+from kvdb.rest.lane import Lane
 from kvdb.rest.members import Members
 
 MAX_KEY_BYTES: Final = 4096
@@ -40,11 +42,16 @@ why; behind that the connection is cut."""
 
 @frozen(slots=True, kw_only=True)
 class RestSettings:
-    """Limits of the surface."""
+    """
+    Limits of the surface.
+
+    @ivar fast_lane: whether plain requests take it; the answers are the same.
+    """
 
     max_key_bytes: int = MAX_KEY_BYTES
     max_value_bytes: int = MAX_VALUE_BYTES
     idle_seconds: int = IDLE_SECONDS
+    fast_lane: bool = True
 
 
 class BoundedRequest(server.Request):
@@ -97,15 +104,17 @@ class Site(server.Site):
     """
 
     noisy = False
-    protocol: Any = http.HTTPChannel  # and none that could become HTTP/2
+    protocol: Any = FastChannel  # and none that could become HTTP/2
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, lane: Lane | None, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._lane = lane
         self.open: dict[Any, None] = {}
 
     def buildProtocol(self, addr: Any) -> Any:
         """Note the connection, and when it is gone."""
         channel: Any = super().buildProtocol(addr)
+        channel.lane = self._lane
         self.open[channel] = None
         lost = channel.connectionLost
 
@@ -121,7 +130,7 @@ class Site(server.Site):
         """Answer what was asked, for a while, and close the connections."""
         for _ in range(int(FINISH_SECONDS / FINISH_STEP)):
             for channel in list(self.open):
-                if not channel.requests:
+                if not channel.busy:
                     channel.loseConnection()
             if not self.open:
                 return
@@ -143,7 +152,11 @@ def make_site(database: Database, clock: IReactorTime, settings: RestSettings) -
     class Request(BoundedRequest):
         max_body = settings.max_value_bytes
 
+    lane = None
+    if settings.fast_lane:
+        lane = Lane(database, clock, settings.max_key_bytes, settings.max_value_bytes)
     return Site(
+        lane,
         RawPathResource(api.app),
         requestFactory=Request,
         parsePOSTFormSubmission=False,

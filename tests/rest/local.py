@@ -6,14 +6,16 @@ And the server on it, spoken to in bytes.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase as TestCase
 
 from kvdb.interfaces import CompactedRevision, MemberStatus, NodeStatus, UnknownMember
 from kvdb.raft.messages import Entry
@@ -23,6 +25,22 @@ from kvdb.store.encoding import encode_command
 from kvdb.store.memory import MemoryEngines
 from kvdb.store.store import Compacted, Store
 
+FAST_LANE = True
+"""Whether servers have one; L{the_long_way} lets them do without."""
+
+
+def the_long_way(case: type[TestCase]) -> type[TestCase]:
+    """The same tests, with every request sent to twisted.web and Klein."""
+
+    class TheLongWay(case):  # type: ignore[valid-type, misc]
+        def setUp(self) -> None:
+            self.patch(sys.modules[__name__], "FAST_LANE", False)
+            super().setUp()
+
+    TheLongWay.__name__ = TheLongWay.__qualname__ = case.__name__ + "TheLongWay"
+    TheLongWay.__module__ = case.__module__
+    return TheLongWay
+
 
 class LocalDatabase:
     """
@@ -30,6 +48,7 @@ class LocalDatabase:
 
     @ivar failure: what every call fails with, if anything.
     @ivar held: writes that wait, while C{hold} is set.
+    @ivar outcomes: of all writes.
     @ivar asked: what was asked of the membership.
     """
 
@@ -39,6 +58,7 @@ class LocalDatabase:
         self.failure: Exception | None = None
         self.hold = False
         self.held: list[Deferred[Any]] = []
+        self.outcomes: list[Outcome] = []
         self.asked: list[tuple[Any, ...]] = []
         self.barriers = 0
         self.ready = True
@@ -59,6 +79,7 @@ class LocalDatabase:
             [settled] = self.store.apply([entry])
             assert settled is not None
             outcome = settled[2]
+            self.outcomes.append(outcome)
         return self._answer(outcome)
 
     def read_barrier(self) -> Deferred[None]:
@@ -165,7 +186,9 @@ class Server:
 
     def connect(self) -> Conversation:
         """A connection."""
-        return Conversation(make_site(self.database, self.clock, self.settings))
+        fast = self.settings.fast_lane and FAST_LANE
+        settings = evolve(self.settings, fast_lane=fast)
+        return Conversation(make_site(self.database, self.clock, settings))
 
     def ask(
         self, method: str, target: str | bytes, body: bytes | None = None, **more: str

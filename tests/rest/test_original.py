@@ -10,7 +10,7 @@ from __future__ import annotations
 from attrs import frozen
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.rest.local import Conversation, Server
+from tests.rest.local import Conversation, Server, the_long_way
 
 AFTER_COMMIT = "read back at once: an answer comes after commit"
 DECODED = "a key is the percent-decoded path"
@@ -235,3 +235,7 @@ class RawSockets(SynchronousTestCase):
             talk = self.talk(b"GET /k HTTP/1.1\r\n" + headers)
             self.assertTrue(talk.transport.disconnecting)
             self.assertIn([r.status for r in talk.replies()], ([], [400]))
+
+
+OriginalTheLongWay = the_long_way(Original)
+RawSocketsTheLongWay = the_long_way(RawSockets)

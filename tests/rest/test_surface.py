@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from urllib.parse import quote_from_bytes
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvdb.interfaces import MembershipRefused, NoSpace, OutcomeUnknown, Unavailable
 from kvdb.rest.site import DRAIN_BYTES, RestSettings
 from kvdb.store.commands import Compact
-from tests.rest.local import Server
+from tests.rest.local import Server, the_long_way
 
 
 class Keys(SynchronousTestCase):
@@ -134,7 +134,11 @@ class Keys(SynchronousTestCase):
                 self.assertEqual(target, "/k?x")
         self.assertEqual(self.ask("GET", "/k?revision=1&revision=2").status, 400)
 
-    @settings(deadline=None, max_examples=60)
+    @settings(
+        deadline=None,
+        max_examples=60,
+        suppress_health_check=[HealthCheck.differing_executors],
+    )
     @given(st.binary(min_size=1, max_size=200), st.binary(max_size=300))
     def test_any_key_and_any_value(self, key: bytes, value: bytes) -> None:
         path = "/" + quote_from_bytes(key, safe="")
@@ -369,7 +373,11 @@ class Addresses(SynchronousTestCase):
 class AnyBytes(SynchronousTestCase):
     """Nothing that is sent makes the server fail."""
 
-    @settings(deadline=None, max_examples=150)
+    @settings(
+        deadline=None,
+        max_examples=150,
+        suppress_health_check=[HealthCheck.differing_executors],
+    )
     @given(
         st.lists(
             st.one_of(
@@ -409,3 +417,11 @@ class AnyBytes(SynchronousTestCase):
         for byte in request + request:
             talk.say(bytes([byte]))
         self.assertEqual([reply.status for reply in talk.replies()], [204, 204])
+
+
+KeysTheLongWay = the_long_way(Keys)
+LimitsTheLongWay = the_long_way(Limits)
+ErrorsTheLongWay = the_long_way(Errors)
+MembersTheLongWay = the_long_way(Members)
+AddressesTheLongWay = the_long_way(Addresses)
+AnyBytesTheLongWay = the_long_way(AnyBytes)

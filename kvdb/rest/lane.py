@@ -1,0 +1,213 @@
+"""
+The fast lane: plain reads and writes of keys, without a request object.
+
+Most requests are alike: a GET or PUT of a key of ordinary characters, with
+headers that change nothing.  A L{Lane} tells these from all others, and makes
+their answers::
+
+    bytes --> FastChannel --plain--> Lane --> Database
+                   |
+                   +--anything else--> twisted.web --> Klein --> Keys, Members
+
+Rules:
+
+* What it does not know is not plain: another method, a header that could mean
+  something, a percent sign, an address of kvdb's own.
+* Answers are those of the long way, byte for byte, but for the date, which may
+  be a second old.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from twisted.web import http, server
+
+from kvdb.interfaces import Database
+from kvdb.rest.keys import content_type, written
+from kvdb.rest.parsing import check_host, is_reserved
+from kvdb.rest.problems import Answer, Problem, answer_to
+from kvdb.store.commands import Outcome, OutcomeStatus
+
+MAX_HEAD_BYTES: Final = 2048
+"""The longest header section that the lane reads."""
+
+MAX_LEARNED: Final = 512
+"""Header sections remembered, which clients send again and again."""
+
+_LINE: Final = re.compile(
+    rb"(GET|PUT) (/[A-Za-z0-9._~!$&'()*+,;=:@/-]+)(\?consistency=stale)? HTTP/1\.1"
+)
+_HEADER: Final = re.compile(
+    rb"([A-Za-z-]+):[ \t]*([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)"
+)
+_HARMLESS: Final = frozenset(
+    {b"accept", b"accept-encoding", b"accept-language", b"content-type", b"user-agent"}
+)
+"""Headers that change no answer."""
+
+NOT_PLAIN: Final = -1
+"""The length of the body of a request that is none of the lane's."""
+
+Plain = tuple[bool, bytes, bool, int, int]
+"""A request: whether it writes, its key, whether a read may be stale, and where
+its body begins and ends."""
+
+_MAX_LENGTH_DIGITS: Final = 9
+
+_NAMES: Final = {b"etag": b"ETag"}
+_NOSNIFF: Final = b"X-Content-Type-Options: nosniff\r\n"
+
+
+def body_length(section: bytes) -> int:
+    """
+    How long the body is that follows a header section, or -1 if there is
+    anything in it that the lane does not know.
+    """
+    if len(section) > MAX_HEAD_BYTES:
+        return NOT_PLAIN
+    seen: dict[bytes, bytes] = {}
+    for line in section.split(b"\r\n")[1:]:
+        match = _HEADER.fullmatch(line)
+        if match is None:
+            return NOT_PLAIN
+        name = match[1].lower()
+        if name in seen:
+            return NOT_PLAIN
+        seen[name] = match[2]
+    length = seen.pop(b"content-length", b"0")
+    if not length.isdigit() or len(length) > _MAX_LENGTH_DIGITS:
+        return NOT_PLAIN
+    if seen.pop(b"connection", b"keep-alive").lower() != b"keep-alive":
+        return NOT_PLAIN
+    try:
+        check_host(seen.pop(b"host", b"").decode())
+    except Problem:
+        return NOT_PLAIN
+    return int(length) if _HARMLESS.issuperset(seen) else NOT_PLAIN
+
+
+def encode_answer(answer: Answer, date: bytes) -> bytes:
+    """
+    An answer as twisted.web writes it.
+
+    @param date: the headers that begin every answer.
+    """
+    reason = http.RESPONSES.get(answer.status, b"Unknown Status")
+    parts = [b"HTTP/1.1 %d %s\r\n" % (answer.status, reason), date]
+    for name, value in answer.headers.items():
+        parts.append(b"%s: %s\r\n" % (_NAMES.get(name) or name.title(), value))
+    parts.append(_NOSNIFF)
+    if answer.status not in (204, 304):
+        parts.append(b"Content-Length: %d\r\n" % len(answer.body))
+    return b"".join((*parts, b"\r\n", answer.body))
+
+
+@define(slots=True, eq=False)
+class Lane:
+    """
+    What the connections of one server share.
+
+    @ivar max_key_bytes, max_value_bytes: what is beyond them goes the long way,
+        and is refused there.
+    """
+
+    database: Database
+    clock: IReactorTime
+    max_key_bytes: int
+    max_value_bytes: int
+    _lengths: dict[bytes, int] = field(factory=dict)
+    _date: bytes = b""
+    _dated: float = -1.0
+
+    @property
+    def learned(self) -> int:
+        """How many header sections are remembered."""
+        return len(self._lengths)
+
+    def recognise(self, data: bytes) -> Plain | None:
+        """The plain request that C{data} begins with, if it does."""
+        line_end = data.find(b"\r\n")
+        head_end = data.find(b"\r\n\r\n", line_end)
+        if head_end < 0:
+            return None
+        line = _LINE.fullmatch(data, 0, line_end)
+        if line is None:
+            return None
+        section = data[line_end:head_end]
+        length = self._lengths.get(section)
+        if length is None:
+            length = self._learn(section)
+        method, key, stale = line.groups()
+        if len(key) > self.max_key_bytes or is_reserved(key):
+            return None
+        begin = head_end + 4
+        if method == b"PUT":
+            if stale or not 0 <= length <= self.max_value_bytes:
+                return None
+            return True, key, False, begin, begin + length
+        if length:
+            return None
+        return False, key, stale is not None, begin, begin
+
+    def _learn(self, section: bytes) -> int:
+        length = body_length(section)
+        if length != NOT_PLAIN:
+            if len(self._lengths) >= MAX_LEARNED:
+                self._lengths.clear()
+            self._lengths[section] = length
+        return length
+
+    def date(self) -> bytes:
+        """The headers that begin every answer."""
+        now = self.clock.seconds()
+        if not 0 <= now - self._dated < 1:
+            self._dated = now
+            self._date = b"Server: %s\r\nDate: %s\r\n" % (
+                server.version,
+                http.datetimeToString(),
+            )
+        return self._date
+
+    def read(self, key: bytes) -> bytes:
+        """The answer to a read of what is here."""
+        try:
+            record = self.database.get(key)
+            if record is None:
+                raise Problem(404, "there is no such key")
+        except Exception:
+            return self.failed(Failure())
+        value = record.value
+        return (
+            b'HTTP/1.1 200 OK\r\n%bContent-Type: %b\r\nETag: "%d"\r\n%b'
+            b"Content-Length: %d\r\n\r\n%b"
+        ) % (
+            self.date(),
+            content_type(value),
+            record.mod_revision,
+            _NOSNIFF,
+            len(value),
+            value,
+        )
+
+    def written(self, outcome: Outcome) -> bytes:
+        """The answer to a write."""
+        if outcome.status is OutcomeStatus.DONE:
+            return b'HTTP/1.1 204 No Content\r\n%bETag: "%d"\r\n%b\r\n' % (
+                self.date(),
+                outcome.revision,
+                _NOSNIFF,
+            )
+        try:
+            answer = written(outcome)
+        except Problem as problem:
+            answer = problem.answer()
+        return encode_answer(answer, self.date())
+
+    def failed(self, failure: Failure) -> bytes:
+        """The answer to what could not be done."""
+        return encode_answer(answer_to(failure), self.date())
