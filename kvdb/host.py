@@ -14,8 +14,10 @@ import time
 from typing import Any, Protocol
 
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
+from kvdb.rest.eager import BACKLOG, EagerPort
 from kvdb.storage.filesystem import FileSystem, OneThread, RealFileSystem
 from kvdb.store.engine import Engines
 from kvdb.store.rocks import RocksEngines
@@ -37,6 +39,9 @@ class Host(Protocol):
 
     def engines(self, directory: str) -> Engines:
         """The engines in a directory."""
+
+    def listen(self, port: int, factory: IProtocolFactory, address: str) -> Any:
+        """Begin to listen for clients; provides C{IListeningPort}."""
 
     def entropy(self, length: int) -> bytes:
         """So many bytes that nobody can foretell."""
@@ -66,6 +71,12 @@ class RealHost:
     def engines(self, directory: str) -> Engines:
         """See L{Host}, as for all below."""
         return RocksEngines(self.filesystem, directory)
+
+    def listen(self, port: int, factory: IProtocolFactory, address: str) -> Any:
+        """See there."""
+        listening = EagerPort(port, factory, BACKLOG, address, self.reactor)
+        listening.startListening()
+        return listening
 
     def entropy(self, length: int) -> bytes:
         """See there."""

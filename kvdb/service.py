@@ -227,6 +227,7 @@ class HTTPService(Service):
     def __init__(
         self, host: Host, settings: Settings, node_service: NodeService
     ) -> None:
+        self._host = host
         self._reactor = host.reactor
         self._settings = settings
         self._node_service = node_service
@@ -242,9 +243,7 @@ class HTTPService(Service):
             max_value_bytes=settings.max_value_bytes,
         )
         self.site = make_site(node, self._reactor, limits)
-        self.port = self._reactor.listenTCP(
-            settings.port, self.site, interface=settings.host
-        )
+        self.port = self._host.listen(settings.port, self.site, settings.host)
         address: Any = self.port.getHost()
         log.info(
             "member {node} serves clients at http://{host}:{port}",

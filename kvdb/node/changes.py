@@ -50,7 +50,7 @@ from kvdb.store.store import Store
 
 log = Logger(namespace="kvdb.node")
 
-CAUGHT_UP_ENTRIES: Final = 1_000
+CAUGHT_UP_ENTRIES: Final = 100
 """How far behind the leader's log a learner may be to be made a voter."""
 
 MAX_MEMBER_ID: Final = 2**63 - 1

@@ -14,9 +14,11 @@ then was never carried out, and never will be.
 Rules:
 
 * each caller has a L{Deferred} of its own; one who gives up changes nothing;
-* an entry names its proposal by this node's session (drawn anew at each start)
-  and a sequence number, so no other node's entry, and none of an earlier run,
+* a command names its proposal by this node's session (drawn anew at each start)
+  and a sequence number, so no other node's command, and none of an earlier run,
   settles it;
+* what is proposed at once goes into as few entries as may be: an entry is dear,
+  to the core, the log and the wire, and a command in it cheap;
 * what waits is bounded in number and in bytes: beyond that nothing is taken in.
 """
 
@@ -33,6 +35,7 @@ from kvdb.interfaces import DatabaseError, OutcomeUnknown, Unavailable
 from kvdb.raft.config import ProposalDropped
 from kvdb.raft.messages import Entry, EntryType
 from kvdb.store.commands import Outcome
+from kvdb.store.encoding import join_commands
 
 _QUEUED: Final = 0
 _UNKNOWN: Final = 2**64
@@ -46,6 +49,9 @@ MAX_QUEUED_BYTES: Final = 64 << 20
 MAX_BATCH_BYTES: Final = 1 << 20
 """Bytes of entries proposed at once, or one entry of any size."""
 
+MAX_ENTRY_BYTES: Final = 64 << 10
+"""Bytes of commands that share an entry, or one command of any size."""
+
 HINT: Final = (
     "It may yet be carried out.  Retry with the same Idempotency-Key, or read back."
 )
@@ -54,13 +60,15 @@ HINT: Final = (
 @define(slots=True, eq=False)
 class _Waiting:
     """
+    @ivar data: the command, or the membership change.
     @ivar term: in which it is under way; L{_QUEUED}, or L{_UNKNOWN} where
         nothing can be concluded any more.
     """
 
     deferred: Deferred[Outcome]
     deadline: float
-    entry: Entry
+    data: bytes
+    kind: EntryType
     term: int = _QUEUED
 
 
@@ -77,7 +85,7 @@ class Proposals:
     carried_over: int = 0
     _sequence: int = 0
     _waiting: dict[int, _Waiting] = field(factory=dict)
-    _queue: deque[tuple[int, Entry]] = field(factory=deque)
+    _queue: deque[int] = field(factory=deque)
     _queued_bytes: int = 0
 
     def __len__(self) -> int:
@@ -92,7 +100,8 @@ class Proposals:
         """
         Queue a proposal.
 
-        @param encode: given session and sequence number, the entry's data.
+        @param encode: given session and sequence number, the command, or the
+            membership change.
         @return: fires with the outcome once applied.
         @raise Unavailable: too many wait already (not through the Deferred).
         """
@@ -101,56 +110,69 @@ class Proposals:
                 f"{len(self._waiting)} writes are waiting already",
                 "Slow down, and try again.",
             )
-        self._sequence += 1
-        sequence = self._sequence
+        sequence = self._sequence = self._sequence + 1
         data = encode(self.session, sequence)
         deferred: Deferred[Outcome] = Deferred()
-        entry = Entry(0, 0, kind, data)
-        self._waiting[sequence] = _Waiting(deferred, now + self.timeout, entry)
-        self._queue.append((sequence, entry))
+        self._waiting[sequence] = _Waiting(deferred, now + self.timeout, data, kind)
+        self._queue.append(sequence)
         self._queued_bytes += len(data)
         return deferred
 
     def offer(self, propose: Callable[[Sequence[Entry]], None], term: int) -> None:
         """
-        Have the queued entries proposed, in order, in batches.
+        Have what is queued proposed, in order, in batches.
 
         @param propose: takes a batch, or raises L{ProposalDropped}; then this
             batch and all behind it stay queued.
         @param term: the one whose leader takes them, or nobody does.
         """
         while self._queue:
-            batch = self._next_batch()
-            if batch:
+            entries, taken = self._next_batch()
+            if entries:
                 try:
-                    propose([entry for _, entry in batch])
+                    propose(entries)
                 except ProposalDropped:
-                    self._queue.extendleft(reversed(batch))
+                    self._queue.extendleft(reversed(taken))
+                    self._queued_bytes += sum(
+                        len(self._waiting[sequence].data) for sequence in taken
+                    )
                     return
-            for sequence, entry in batch:
+            for sequence in taken:
                 self._waiting[sequence].term = term
-                self._queued_bytes -= len(entry.data)
 
-    def _next_batch(self) -> list[tuple[int, Entry]]:
-        batch: list[tuple[int, Entry]] = []
-        size = 0
-        while self._queue:
-            sequence, entry = self._queue[0]
-            if sequence not in self._waiting:  # its time ran out in the queue
-                self._queue.popleft()
-                self._queued_bytes -= len(entry.data)
+    def _next_batch(self) -> tuple[list[Entry], list[int]]:
+        """Entries to be proposed at once, and the sequence numbers in them."""
+        entries: list[Entry] = []
+        taken: list[int] = []
+        commands: list[bytes] = []
+        total = size = 0
+        queue, waiting = self._queue, self._waiting
+        while queue:
+            one = waiting.get(queue[0])
+            if one is None:  # its time ran out in the queue
+                queue.popleft()
                 continue
-            size += entry.size
-            alone = entry.type is not EntryType.NORMAL
-            if batch and (alone or size > MAX_BATCH_BYTES):
+            length = len(one.data)
+            alone = one.kind is not EntryType.NORMAL
+            if taken and (alone or total + length > MAX_BATCH_BYTES):
                 break
-            batch.append(self._queue.popleft())
+            taken.append(queue.popleft())
+            total += length
             if alone:  # a membership change
+                entries.append(Entry(0, 0, one.kind, one.data))
                 break
-        return batch
+            if commands and size + length > MAX_ENTRY_BYTES:
+                entries.append(Entry(0, 0, data=join_commands(commands)))
+                commands, size = [], 0
+            commands.append(one.data)
+            size += length
+        if commands:
+            entries.append(Entry(0, 0, data=join_commands(commands)))
+        self._queued_bytes -= total
+        return entries, taken
 
     def settle(self, session: int, sequence: int, outcome: Outcome) -> None:
-        """An entry was applied here: its caller, if one of ours, hears of it."""
+        """A command was carried out here: its caller, if one of ours, hears of it."""
         if session == self.session:
             waiting = self._waiting.pop(sequence, None)
             if waiting is not None:
@@ -165,10 +187,8 @@ class Proposals:
             if _QUEUED < waiting.term < term:
                 waiting.term = _QUEUED
                 self.carried_over += 1
-                old = waiting.entry
-                waiting.entry = Entry(0, 0, old.type, old.data)
-                self._queue.append((sequence, waiting.entry))
-                self._queued_bytes += len(old.data)
+                self._queue.append(sequence)
+                self._queued_bytes += len(waiting.data)
 
     def lost_sight(self) -> None:
         """
@@ -186,10 +206,13 @@ class Proposals:
         @param why: why nothing may have come of it, for people.
         """
         # All wait equally long, so the oldest comes first.
-        for sequence, waiting in list(self._waiting.items()):
+        while self._waiting:
+            sequence, waiting = next(iter(self._waiting.items()))
             if waiting.deadline > now:
                 return
             del self._waiting[sequence]
+            if waiting.term == _QUEUED:
+                self._queued_bytes -= len(waiting.data)
             waiting.deferred.errback(self._error(waiting, why))
 
     def refuse_all(self, why: str) -> None:

@@ -63,6 +63,7 @@ from kvdb.store.encoding import (
     decode_command,
     decode_member_change,
     encode_command,
+    split_commands,
 )
 
 MAX_MESSAGE_BYTES: Final = 1 << 20
@@ -143,7 +144,8 @@ def _is_readable(entry: Entry) -> bool:
     """
     try:
         if entry.type is EntryType.NORMAL:
-            decode_command(entry.data)
+            for command in split_commands(entry.data):
+                decode_command(command)
         else:
             decode_member_change(as_v2(decode_conf_change(entry)).context)
     except (UnknownCommand, ValueError) as error:
@@ -588,6 +590,6 @@ class Pump:
     def _apply_normal(self, entries: Sequence[Entry]) -> None:
         if not entries:
             return
-        for settled in self.replica.store.apply(entries):
-            if settled is not None:
-                self.proposals.settle(*settled)
+        settle = self.proposals.settle
+        for session, sequence, outcome in self.replica.store.apply(entries):
+            settle(session, sequence, outcome)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory
 
 from kvdb.node.node import Node
 from kvdb.node.settings import NodeSettings
@@ -97,8 +98,12 @@ class Machine:
     # Host.
 
     def engines(self, directory: str) -> Engines:
-        """See L{Host<kvdb.host.Host>}, as for the next four."""
+        """See L{Host<kvdb.host.Host>}, as for the next five."""
         return self.memory
+
+    def listen(self, port: int, factory: IProtocolFactory, address: str) -> Any:
+        """See there."""
+        return self.reactor.listenTCP(port, factory, interface=address)
 
     def entropy(self, length: int) -> bytes:
         """See there."""

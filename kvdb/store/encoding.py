@@ -1,7 +1,8 @@
 """
 Commands and records as bytes.
 
-The data of a log entry is an envelope and a command (big-endian)::
+The data of a log entry is commands, each behind its length (4 bytes, big-endian):
+those that one node proposed at once.  A command is (big-endian)::
 
      0  8  session      which run of which node waits for the outcome
      8  8  sequence     which of its proposals this is
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Iterable
 from typing import Final
 
 from attrs import frozen
@@ -66,6 +68,8 @@ class Envelope:
     payload: bytes
 
 
+_PUT: Final = int(Operation.PUT)
+_LENGTH: Final = struct.Struct(">I")
 _ENVELOPE: Final = struct.Struct(">QQQ")
 # Envelope, operation, condition kind, its revision, lease, lengths of idempotency
 # key and key.
@@ -80,7 +84,25 @@ _CONDITIONS: Final = {int(kind): kind for kind in ConditionKind}
 def encode_command(
     session: int, sequence: int, time_ms: int, command: Command
 ) -> bytes:
-    """The data of an entry."""
+    """A command as it stands in an entry."""
+    if type(command) is Put and command.condition is ALWAYS:
+        key, token = command.key, command.idempotency_key
+        return (
+            _WRITE_ENTRY.pack(
+                session,
+                sequence,
+                time_ms,
+                _PUT,
+                0,
+                0,
+                command.lease,
+                len(token),
+                len(key),
+            )
+            + token
+            + key
+            + command.value
+        )
     if isinstance(command, Put | Delete):
         is_put = isinstance(command, Put)
         condition = command.condition
@@ -107,16 +129,59 @@ def encode_command(
     )
 
 
+def join_commands(commands: Iterable[bytes]) -> bytes:
+    """The data of an entry that asks for C{commands}, in order."""
+    parts: list[bytes] = []
+    for command in commands:
+        parts += (_LENGTH.pack(len(command)), command)
+    return b"".join(parts)
+
+
+def split_commands(data: bytes) -> list[bytes]:
+    """
+    The other way.
+
+    @raise UnknownCommand: this is none.
+    """
+    commands: list[bytes] = []
+    start = 0
+    while start < len(data):
+        body = start + _LENGTH.size
+        if body > len(data):
+            raise UnknownCommand(f"an entry of {len(data)} bytes is cut in a length")
+        start = body + _LENGTH.unpack_from(data, body - _LENGTH.size)[0]
+        if start > len(data):
+            raise UnknownCommand(f"an entry of {len(data)} bytes is cut in a command")
+        commands.append(data[body:start])
+    return commands
+
+
+def decode_plain_put(data: bytes) -> tuple[int, int, int, bytes, bytes] | None:
+    """
+    Session, sequence, time, key and value of a PUT without conditions, which
+    most commands are; None of any other, for L{decode_command} to read.
+    """
+    if len(data) < _WRITE_ENTRY.size or data[_ENVELOPE.size] != _PUT:
+        return None
+    session, sequence, time_ms, _, kind, _, lease, token_length, key_length = (
+        _WRITE_ENTRY.unpack_from(data)
+    )
+    end = _WRITE_ENTRY.size + key_length
+    if kind or lease or token_length or len(data) < end:
+        return None
+    return session, sequence, time_ms, data[_WRITE_ENTRY.size : end], data[end:]
+
+
 def decode_command(data: bytes) -> tuple[Envelope, Command]:
     """
-    What an entry asks for.
+    What a command asks for.
 
     @raise UnknownCommand: this release does not know.
     """
     try:
         return _decode(data)
     except (struct.error, IndexError, KeyError) as error:
-        raise UnknownCommand(f"an entry of {len(data)} bytes is no command") from error
+        raise UnknownCommand(f"{len(data)} bytes in an entry are no command") from error
 
 
 def _decode(data: bytes) -> tuple[Envelope, Command]:
@@ -220,7 +285,9 @@ def decode_member_change(context: bytes) -> MemberChange:
 RECORD: Final = struct.Struct(">QQQQ")
 """Create revision, mod revision, version, lease; the value follows."""
 
-_EVENT: Final = struct.Struct(">BQQ")
+EVENT: Final = struct.Struct(">BQQ")
+"""Operation, the key's mod revision before, time; the key follows."""
+
 _OUTCOME: Final = struct.Struct(">BQ8s")
 _MEMBER: Final = struct.Struct(">QQ")
 _CONF_STATE: Final = struct.Struct(">BHHHH")
@@ -258,13 +325,13 @@ class Event:
 
 def encode_event(event: Event) -> bytes:
     """An event of history."""
-    return _EVENT.pack(event.operation, event.previous, event.time_ms) + event.key
+    return EVENT.pack(event.operation, event.previous, event.time_ms) + event.key
 
 
 def decode_event(data: bytes) -> Event:
     """The other way."""
-    operation, previous, time_ms = _EVENT.unpack_from(data)
-    return Event(Operation(operation), previous, time_ms, data[_EVENT.size :])
+    operation, previous, time_ms = EVENT.unpack_from(data)
+    return Event(Operation(operation), previous, time_ms, data[EVENT.size :])
 
 
 def encode_outcome(outcome: Outcome, fingerprint: bytes) -> bytes:

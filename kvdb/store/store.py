@@ -49,6 +49,7 @@ from kvdb.store.commands import (
     RegisterInstance,
 )
 from kvdb.store.encoding import (
+    EVENT,
     RECORD,
     Envelope,
     Event,
@@ -60,11 +61,13 @@ from kvdb.store.encoding import (
     decode_member,
     decode_member_change,
     decode_outcome,
+    decode_plain_put,
     decode_record,
     encode_conf_state,
     encode_event,
     encode_member,
     encode_outcome,
+    split_commands,
 )
 from kvdb.store.engine import Engine, Engines
 from kvdb.store.membership import refusal
@@ -286,29 +289,30 @@ class Store:
 
     # Applying.
 
-    def apply(self, entries: Sequence[Entry]) -> list[Settled | None]:
+    def apply(self, entries: Sequence[Entry]) -> list[Settled]:
         """
-        Carry out committed entries, in order; what became of each, or None for
-        one that asks for nothing.
+        Carry out committed entries, in order; what became of each command.
 
         @raise UnknownCommand: an entry is of a later release.
         """
-        settled: list[Settled | None] = []
+        settled: list[Settled] = []
         index = self.applied_index
         term = self.applied_term
         for entry in entries:
             index += 1
             assert entry.index == index, f"entry {entry.index} applied as {index}"
             term = entry.term
-            if entry.data:
-                envelope, command = decode_command(entry.data)
-                if type(command) is Put and not command.idempotency_key:
-                    outcome = self._put(command, envelope)
+            for data in split_commands(entry.data):
+                plain = decode_plain_put(data)
+                if plain is not None:
+                    session, sequence, time_ms, key, value = plain
+                    current = self._read(b"k" + key)
+                    outcome = self._set(key, value, 0, time_ms, current)
                 else:
+                    envelope, command = decode_command(data)
+                    session, sequence = envelope.session, envelope.sequence
                     outcome = self._carry_out(command, envelope)
-                settled.append((envelope.session, envelope.sequence, outcome))
-            else:
-                settled.append(None)
+                settled.append((session, sequence, outcome))
         self._finish(index, term)
         return settled
 
@@ -362,24 +366,31 @@ class Store:
         return self._delete(command, envelope)
 
     def _put(self, command: Put, envelope: Envelope) -> Outcome:
-        key = command.key
-        current = self._read(b"k" + key)
+        current = self._read(b"k" + command.key)
+        if command.condition.kind:
+            previous = 0 if current is None else RECORD.unpack_from(current)[1]
+            if not _holds(command.condition, previous):
+                return Outcome(OutcomeStatus.CONDITION_FAILED, previous)
+        return self._set(
+            command.key, command.value, command.lease, envelope.time_ms, current
+        )
+
+    def _set(
+        self, key: bytes, value: bytes, lease: int, time_ms: int, current: bytes | None
+    ) -> Outcome:
+        """
+        @param current: the key's record so far, if it has one.
+        """
+        batch = self._batch
+        revision = self.revision = self.revision + 1
         if current is None:
-            create, previous, version = self.revision + 1, 0, 0
+            create, previous, version = revision, 0, 0
         else:
             create, previous, version, _ = RECORD.unpack_from(current)
-        if command.condition.kind and not _holds(command.condition, previous):
-            return Outcome(OutcomeStatus.CONDITION_FAILED, previous)
-        self.revision += 1
-        revision = self.revision
-        batch = self._batch
-        if current is not None:
             batch[_history_key(key, previous)] = current
-        batch[b"k" + key] = (
-            RECORD.pack(create, revision, version + 1, command.lease) + command.value
-        )
-        batch[b"h" + _U64.pack(revision)] = encode_event(
-            Event(Operation.PUT, previous, envelope.time_ms, key)
+        batch[b"k" + key] = RECORD.pack(create, revision, version + 1, lease) + value
+        batch[b"h" + _U64.pack(revision)] = (
+            EVENT.pack(Operation.PUT, previous, time_ms) + key
         )
         return Outcome(OutcomeStatus.DONE, revision)
 

@@ -64,6 +64,7 @@ from kvdb.store.encoding import (
     encode_member,
     encode_member_change,
     encode_outcome,
+    join_commands,
 )
 from kvdb.store.encoding import encode_record as encode_stored
 from kvdb.store.memory import MemoryEngines
@@ -98,7 +99,8 @@ _COMMANDS: list[Command] = [
     Compact(1),
     RegisterInstance(1, 77),
 ]
-_IN_ENTRIES = [encode_command(1, n, 1000, c) for n, c in enumerate(_COMMANDS)]
+_ENCODED = [encode_command(1, n, 1000, c) for n, c in enumerate(_COMMANDS)]
+_IN_ENTRIES = [join_commands([one]) for one in _ENCODED]
 _MEMBERSHIP = [
     encode_member_change(1, 2, 3, 3, "http://h:3", b"token"),
     encode_member_change(1, 2, 3, 2, "", b""),
@@ -235,11 +237,15 @@ def _seeds() -> dict[str, list[bytes]]:
             *map(_record_items, segments),
             join([b"\xff"]).join(map(_record_items, segments)),
         ],
-        "command": _IN_ENTRIES,
+        "command": _ENCODED,
         "member-change": _MEMBERSHIP,
         "conf-change": _choose([(0, 0), (1, 0)], map(encode_conf_change, _CHANGES)),
         "at-rest": [bytes([n, 0]) + data for n, data in enumerate(at_rest)],
-        "applied": [join(_IN_ENTRIES), join(_IN_ENTRIES[2:4])],
+        "applied": [
+            join(_IN_ENTRIES),
+            join(_IN_ENTRIES[2:4]),
+            join([join_commands(_ENCODED)]),
+        ],
         "membership": [join(map(encode_conf_change, _CHANGES))],
         "snapshot": [*_choose([(0, 0)], [stream]), *_choose([(1, 0)], [pairs])],
         "http": _choose([(0, 0), (1, 7), (6, 0)], _requests()),

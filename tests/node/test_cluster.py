@@ -10,7 +10,7 @@ from kvdb.interfaces import (
     Unavailable,
     UnknownMember,
 )
-from kvdb.node import changes, pump
+from kvdb.node import changes, proposals, pump
 from kvdb.peer.handshake import RefusalCode
 from kvdb.raft.confchange import encode_conf_change
 from kvdb.raft.messages import (
@@ -23,7 +23,7 @@ from kvdb.raft.messages import (
 )
 from kvdb.raft.progress import ProgressState
 from kvdb.store.commands import Outcome, OutcomeStatus, Put
-from kvdb.store.encoding import encode_command
+from kvdb.store.encoding import encode_command, join_commands
 from tests.node.cluster import Cluster, url
 
 
@@ -196,7 +196,7 @@ class Faults(SynchronousTestCase):
         cluster.settle()
         core = leader.pump.raft.core
         other = leader.pump.node_id % 3 + 1
-        data = encode_command(1, 1, 0, Put(b"k", b"v"))
+        data = join_commands([encode_command(1, 1, 0, Put(b"k", b"v"))])
         for term, taken in ((core.term - 1, False), (core.term, True)):
             sent = Message(
                 MessageType.PROP,
@@ -457,6 +457,7 @@ class Membership(SynchronousTestCase):
     def test_a_learner_votes_once_it_has_caught_up_and_not_before(self) -> None:
         self.patch(changes, "CAUGHT_UP_ENTRIES", 5)
         self.patch(pump, "MAX_MESSAGE_BYTES", 2000)
+        self.patch(proposals, "MAX_ENTRY_BYTES", 1)
         self.patch(pump, "MAX_INFLIGHT_MESSAGES", 1)
         cluster = Cluster(1)
         leader = cluster.leader()

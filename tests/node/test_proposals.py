@@ -9,10 +9,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvdb.interfaces import OutcomeUnknown, Unavailable
 from kvdb.node import proposals
-from kvdb.node.proposals import MAX_BATCH_BYTES, Proposals
+from kvdb.node.proposals import MAX_BATCH_BYTES, MAX_ENTRY_BYTES, Proposals
 from kvdb.raft.config import ProposalDropped
 from kvdb.raft.messages import Entry, EntryType
 from kvdb.store.commands import Outcome, OutcomeStatus
+from kvdb.store.encoding import split_commands
 
 DONE = Outcome(OutcomeStatus.DONE, 7)
 
@@ -24,10 +25,24 @@ class ProposalsTests(SynchronousTestCase):
         self.proposals = Proposals(session=5, timeout=10.0)
         self.batches: list[Sequence[Entry]] = []
 
+    def proposed(self) -> list[list[list[bytes]]]:
+        """What was proposed: the commands of each entry of each batch."""
+        return [
+            [
+                split_commands(e.data) if e.type is EntryType.NORMAL else [e.data]
+                for e in batch
+            ]
+            for batch in self.batches
+        ]
+
     def submit(
         self, data: bytes, now: float = 0.0, kind: EntryType = EntryType.NORMAL
     ) -> Deferred[Outcome]:
         return self.proposals.submit(now, lambda session, sequence: data, kind)
+
+    def settle_all(self) -> None:
+        for sequence in range(1, 99):
+            self.proposals.settle(5, sequence, DONE)
 
     def refuse(self, entries: Sequence[Entry]) -> None:
         raise ProposalDropped
@@ -36,9 +51,7 @@ class ProposalsTests(SynchronousTestCase):
         for data in (b"a", b"b", b"c"):
             self.submit(data)
         self.proposals.offer(self.batches.append, 3)
-        self.assertEqual(
-            [[e.data for e in b] for b in self.batches], [[b"a", b"b", b"c"]]
-        )
+        self.assertEqual(self.proposed(), [[[b"a", b"b", b"c"]]])
         self.proposals.offer(self.batches.append, 3)
         self.assertEqual(len(self.batches), 1)
 
@@ -47,18 +60,40 @@ class ProposalsTests(SynchronousTestCase):
         for data in (b"a", big, b"b"):
             self.submit(data)
         self.proposals.offer(self.batches.append, 3)
-        self.assertEqual(
-            [[e.data for e in b] for b in self.batches], [[b"a"], [big], [b"b"]]
-        )
+        self.assertEqual(self.proposed(), [[[b"a"]], [[big]], [[b"b"]]])
+
+    def test_an_entry_is_bounded_in_bytes_but_takes_a_command_of_any_size(self) -> None:
+        big = b"x" * (MAX_ENTRY_BYTES + 1)
+        half = b"x" * (MAX_ENTRY_BYTES // 2)
+        for data in (half, half, b"a", b"b", big, b"c"):
+            self.submit(data)
+        self.proposals.offer(self.batches.append, 3)
+        entries = [[half, half], [b"a", b"b"], [big], [b"c"]]
+        self.assertEqual(self.proposed(), [entries])
+
+    def test_what_is_queued_is_bounded_whatever_became_of_the_rest(self) -> None:
+        self.patch(proposals, "MAX_QUEUED_BYTES", 4)
+        for _ in range(3):  # refused by a leader, given up, proposed
+            refused = self.submit(b"four", now=0.0)
+            self.assertRaises(Unavailable, self.submit, b"x")
+            self.proposals.offer(self.refuse, 3)
+            self.assertRaises(Unavailable, self.submit, b"x")
+            self.proposals.expire(10.0, "late")
+            self.failureResultOf(refused, Unavailable)
+            late = self.submit(b"four", now=10.0)
+            self.proposals.offer(self.batches.append, 3)
+            self.proposals.applied_term(4)
+            self.assertRaises(Unavailable, self.submit, b"x")
+            self.proposals.offer(self.batches.append, 4)
+            self.settle_all()
+            self.successResultOf(late)
 
     def test_a_membership_change_goes_alone(self) -> None:
         self.submit(b"a")
         self.submit(b"change", kind=EntryType.CONF_CHANGE_V2)
         self.submit(b"b")
         self.proposals.offer(self.batches.append, 3)
-        self.assertEqual(
-            [[e.data for e in b] for b in self.batches], [[b"a"], [b"change"], [b"b"]]
-        )
+        self.assertEqual(self.proposed(), [[[b"a"]], [[b"change"]], [[b"b"]]])
 
     def test_what_no_leader_takes_stays_queued_in_order(self) -> None:
         self.submit(b"a")
@@ -66,7 +101,7 @@ class ProposalsTests(SynchronousTestCase):
         self.proposals.offer(self.refuse, 3)
         self.submit(b"c")
         self.proposals.offer(self.batches.append, 3)
-        self.assertEqual([e.data for e in self.batches[0]], [b"a", b"b", b"c"])
+        self.assertEqual(self.proposed(), [[[b"a", b"b", b"c"]]])
 
     def test_an_outcome_reaches_its_own_caller_once(self) -> None:
         first, second = self.submit(b"a"), self.submit(b"b")
@@ -117,7 +152,7 @@ class ProposalsTests(SynchronousTestCase):
         self.failureResultOf(waiting, CancelledError)
         self.proposals.offer(self.batches.append, 3)
         self.proposals.settle(5, 1, DONE)
-        self.assertEqual([e.data for e in self.batches[0]], [b"a"])
+        self.assertEqual(self.proposed(), [[[b"a"]]])
 
     def test_what_went_down_with_its_leader_is_proposed_again(self) -> None:
         waiting = self.submit(b"a")
@@ -127,7 +162,7 @@ class ProposalsTests(SynchronousTestCase):
         self.assertEqual(len(self.batches), 1)
         self.proposals.applied_term(4)
         self.proposals.offer(self.batches.append, 4)
-        self.assertEqual([e.data for e in self.batches[1]], [b"a"])
+        self.assertEqual(self.proposed()[1], [[b"a"]])
         self.proposals.settle(5, 1, DONE)
         self.successResultOf(waiting)
         self.proposals.applied_term(9)

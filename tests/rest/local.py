@@ -21,7 +21,7 @@ from kvdb.interfaces import CompactedRevision, MemberStatus, NodeStatus, Unknown
 from kvdb.raft.messages import Entry
 from kvdb.rest.site import RestSettings, Site, make_site
 from kvdb.store.commands import Command, Member, Outcome, Record
-from kvdb.store.encoding import encode_command
+from kvdb.store.encoding import encode_command, join_commands
 from kvdb.store.memory import MemoryEngines
 from kvdb.store.store import Compacted, Store
 
@@ -75,10 +75,8 @@ class LocalDatabase:
         outcome = None
         if self.failure is None:
             index = self.store.applied_index + 1
-            entry = Entry(1, index, data=encode_command(1, index, 0, command))
-            [settled] = self.store.apply([entry])
-            assert settled is not None
-            outcome = settled[2]
+            data = join_commands([encode_command(1, index, 0, command)])
+            [(_, _, outcome)] = self.store.apply([Entry(1, index, data=data)])
             self.outcomes.append(outcome)
         return self._answer(outcome)
 

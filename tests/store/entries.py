@@ -14,7 +14,11 @@ from kvdb.raft.messages import (
     Entry,
 )
 from kvdb.store.commands import Command, Member, Outcome
-from kvdb.store.encoding import encode_command, encode_member_change
+from kvdb.store.encoding import (
+    encode_command,
+    encode_member_change,
+    join_commands,
+)
 from kvdb.store.store import Store
 
 SESSION: Final = 5
@@ -26,7 +30,8 @@ def entry(index: int, command: Command | None) -> Entry:
     """A committed entry; None for one that asks for nothing."""
     data = b""
     if command is not None:
-        data = encode_command(SESSION, index, TIME_MS + index, command)
+        made = encode_command(SESSION, index, TIME_MS + index, command)
+        data = join_commands([made])
     return Entry(1, index, data=data)
 
 
@@ -41,7 +46,6 @@ def do(store: Store, *commands: Command) -> list[Outcome]:
     entries = [entry(first + place, one) for place, one in enumerate(commands)]
     outcomes = []
     for number, settled in enumerate(store.apply(entries)):
-        assert settled is not None
         session, sequence, outcome = settled
         assert (session, sequence) == (SESSION, first + number)
         outcomes.append(outcome)

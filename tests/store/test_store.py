@@ -87,7 +87,7 @@ class WritesTests(StoreTestCase):
         self.assertEqual([o.status for o in outcomes], [DONE, DONE, DONE, FAILED])
 
     def test_an_entry_that_asks_for_nothing_counts(self) -> None:
-        self.assertEqual(self.store.apply([entry(2, None)]), [None])
+        self.assertEqual(self.store.apply([entry(2, None)]), [])
         self.assertEqual((self.store.applied_index, self.store.applied_term), (2, 1))
 
     def test_entries_come_in_order(self) -> None:
@@ -96,7 +96,7 @@ class WritesTests(StoreTestCase):
 
     def test_a_later_releases_command_is_not_passed_over(self) -> None:
         strange = entry(2, Compact(1))
-        strange.data = strange.data[:24] + b"\x63" + strange.data[25:]
+        strange.data = strange.data[:28] + b"\x63" + strange.data[29:]
         self.assertRaises(UnknownCommand, self.store.apply, [strange])
 
     def test_a_range_is_in_order_and_limited(self) -> None:
