@@ -17,6 +17,7 @@ L{makeService}, while whoever typed the command is still there to read it.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import random
 import sys
@@ -58,6 +59,10 @@ STOP_SECONDS: Final = 10.0
 SWITCH_SECONDS: Final = 0.0005
 """How long a thread may keep the interpreter from another that waits for it:
 a sync that is done must not wait for the reactor's turn to end."""
+
+COLLECT_AFTER: Final = (10_000, 20, 50)
+"""When the garbage collector runs: objects made and not freed, and how many
+rounds over young ones before it looks at older ones."""
 
 FATAL: Final = (
     CorruptLog,
@@ -345,6 +350,10 @@ def makeService(options: Options, reactor: Any = None) -> Kvdb:
         from twisted.internet import reactor
 
         sys.setswitchinterval(SWITCH_SECONDS)
+        # What is there now stays; what comes is mostly freed without the
+        # collector, which would look through all of it again and again.
+        gc.freeze()
+        gc.set_threshold(*COLLECT_AFTER)
         reactor.seconds = time.monotonic  # type: ignore[attr-defined]
     settings = options.settings()
     try:

@@ -278,7 +278,7 @@ class Changes:
             else:
                 self._awaiting_leader.append((deadline, to, changed))
 
-    def applied(self, entries: int) -> None:
+    def applied(self, entries: int, commands: int) -> None:
         """Nothing follows from that here."""
 
     def _promote_learners(self) -> None:

@@ -24,7 +24,10 @@ from kvdb.store.commands import Compact, Outcome
 log = Logger(namespace="kvdb.node")
 
 SLICE_EVENTS: Final = 500
-"""Events of history deleted in one go."""
+"""Events of history deleted at each tick, where there are any to delete."""
+
+SWEEP_AHEAD: Final = 4
+"""Under load history is swept as it grows, and faster by one part in this many."""
 
 HISTORY_SLACK: Final = 10
 """History is cut when it is over its bound by one part in this many."""
@@ -40,7 +43,7 @@ class Compaction:
     _flushing: bool = False
     _compacting: bool = False
 
-    def applied(self, entries: int) -> None:
+    def applied(self, entries: int, commands: int) -> None:
         """See L{Watcher<kvdb.node.pump.Watcher>}, as for the two below."""
         self._entries += entries
         settings = self.pump.settings
@@ -52,6 +55,8 @@ class Compaction:
             self._bytes_at_cut = self.pump.replica.log.size_bytes
             self._flushing = True
             self.pump.replica.store.begin_flush()
+        if commands:
+            self.pump.replica.store.compact_slice(commands + commands // SWEEP_AHEAD)
 
     def leader_changed(self) -> None:
         """Nothing follows from that here."""

@@ -231,5 +231,5 @@ class Node:
     def leader_changed(self) -> None:
         """Nothing follows from that here."""
 
-    def applied(self, entries: int) -> None:
+    def applied(self, entries: int, commands: int) -> None:
         """Nothing follows from that here."""

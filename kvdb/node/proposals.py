@@ -91,27 +91,30 @@ class Proposals:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def submit(
-        self,
-        now: float,
-        encode: Callable[[int, int], bytes],
-        kind: EntryType = EntryType.NORMAL,
-    ) -> Deferred[Outcome]:
+    def next_sequence(self) -> int:
         """
-        Queue a proposal.
+        The number of the next proposal.
 
-        @param encode: given session and sequence number, the command, or the
-            membership change.
-        @return: fires with the outcome once applied.
-        @raise Unavailable: too many wait already (not through the Deferred).
+        @raise Unavailable: too many wait already.
         """
         if len(self._waiting) >= MAX_WAITING or self._queued_bytes >= MAX_QUEUED_BYTES:
             raise Unavailable(
                 f"{len(self._waiting)} writes are waiting already",
                 "Slow down, and try again.",
             )
-        sequence = self._sequence = self._sequence + 1
-        data = encode(self.session, sequence)
+        self._sequence += 1
+        return self._sequence
+
+    def submit(
+        self, now: float, sequence: int, data: bytes, kind: EntryType = EntryType.NORMAL
+    ) -> Deferred[Outcome]:
+        """
+        Queue a proposal.
+
+        @param data: the command, or the membership change, which bears the
+            session and C{sequence}.
+        @return: fires with the outcome once applied.
+        """
         deferred: Deferred[Outcome] = Deferred()
         self._waiting[sequence] = _Waiting(deferred, now + self.timeout, data, kind)
         self._queue.append(sequence)

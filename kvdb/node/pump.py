@@ -34,7 +34,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kvdb.interfaces import NoSpace, Unavailable
+from kvdb.interfaces import DatabaseError, NoSpace, Unavailable
 from kvdb.node.proposals import Proposals
 from kvdb.node.reads import Reads
 from kvdb.node.replica import Replica
@@ -108,8 +108,8 @@ class Watcher(Protocol):
     def leader_changed(self) -> None:
         """Another leader, or another role here."""
 
-    def applied(self, entries: int) -> None:
-        """So many more entries are applied."""
+    def applied(self, entries: int, commands: int) -> None:
+        """So many more entries are applied, with so many commands in them."""
 
 
 class CoreLog:
@@ -343,13 +343,14 @@ class Pump:
 
     def write(self, command: Command) -> Deferred[Outcome]:
         """See L{Database.write<kvdb.interfaces.Database.write>}."""
+        try:
+            sequence = self._next_sequence()
+        except DatabaseError as error:
+            return fail(error)
         time_ms = int(self.time_of_day() * 1000)
-        return self._submit(
-            lambda session, sequence: encode_command(
-                session, sequence, time_ms, command
-            ),
-            EntryType.NORMAL,
-        )
+        data = encode_command(self.session, sequence, time_ms, command)
+        self.wake()
+        return self.proposals.submit(self.clock.seconds(), sequence, data)
 
     def propose_change(
         self, encode: Callable[[int, int, int], bytes]
@@ -360,29 +361,25 @@ class Pump:
         @param encode: given session, sequence number and the time in
             milliseconds, the entry's data.
         """
+        try:
+            sequence = self._next_sequence()
+        except DatabaseError as error:
+            return fail(error)
         time_ms = int(self.time_of_day() * 1000)
-        return self._submit(
-            lambda session, sequence: encode(session, sequence, time_ms),
-            EntryType.CONF_CHANGE_V2,
+        data = encode(self.session, sequence, time_ms)
+        self.wake()
+        return self.proposals.submit(
+            self.clock.seconds(), sequence, data, EntryType.CONF_CHANGE_V2
         )
 
-    def _submit(
-        self, encode: Callable[[int, int], bytes], kind: EntryType
-    ) -> Deferred[Outcome]:
+    def _next_sequence(self) -> int:
         if not self.running:
-            return fail(Unavailable("the node is stopping", "Ask another member."))
+            raise Unavailable("the node is stopping", "Ask another member.")
         if self.writer.full is not None:
-            return fail(
-                NoSpace(
-                    str(self.writer.full), "Free some space, or ask another member."
-                )
+            raise NoSpace(
+                str(self.writer.full), "Free some space, or ask another member."
             )
-        try:
-            deferred = self.proposals.submit(self.clock.seconds(), encode, kind)
-        except Unavailable as error:
-            return fail(error)
-        self.wake()
-        return deferred
+        return self.proposals.next_sequence()
 
     def read_barrier(self) -> Deferred[None]:
         """See L{Database.read_barrier<kvdb.interfaces.Database.read_barrier>}."""
@@ -567,17 +564,17 @@ class Pump:
     def _apply(self, entries: Sequence[Entry]) -> None:
         settle = self.proposals.settle
         store = self.replica.store
-        start = 0
+        start = commands = 0
         for position, entry in enumerate(entries):
             if entry.type is EntryType.NORMAL:
                 continue
-            self._apply_normal(entries[start:position])
+            commands += self._apply_normal(entries[start:position])
             settled = self.apply_change(entry)
             self.writer.remember()
             if settled is not None:
                 settle(*settled)
             start = position + 1
-        self._apply_normal(entries[start:])
+        commands += self._apply_normal(entries[start:])
         assert store.applied_index == entries[-1].index, (
             f"applied to {store.applied_index}, not to {entries[-1].index}"
         )
@@ -585,11 +582,14 @@ class Pump:
             self._applied_term = entries[-1].term
             self.proposals.applied_term(self._applied_term)
         for watcher in self.watchers:
-            watcher.applied(len(entries))
+            watcher.applied(len(entries), commands)
 
-    def _apply_normal(self, entries: Sequence[Entry]) -> None:
+    def _apply_normal(self, entries: Sequence[Entry]) -> int:
+        """How many commands there were."""
         if not entries:
-            return
+            return 0
+        settled = self.replica.store.apply(entries)
         settle = self.proposals.settle
-        for session, sequence, outcome in self.replica.store.apply(entries):
+        for session, sequence, outcome in settled:
             settle(session, sequence, outcome)
+        return len(settled)

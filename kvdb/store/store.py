@@ -71,6 +71,7 @@ from kvdb.store.encoding import (
 )
 from kvdb.store.engine import Engine, Engines
 from kvdb.store.membership import refusal
+from kvdb.store.recent import RecentRecords
 from kvdb.store.snapshot import SnapshotReceiver, StoreSnapshot
 
 MAX_IDEMPOTENCY_KEYS: Final = 100_000
@@ -129,6 +130,7 @@ class Store:
     @ivar compacted_revision: history at and below it is forgotten.
     @ivar members: by id.
     @ivar removed: ids that were members once.
+    @ivar recent: current records that need not be asked of the engine.
     """
 
     engines: Engines
@@ -148,6 +150,7 @@ class Store:
     _durable_index: int = 0
     _flush_index: int = 0
     _batch: dict[bytes, bytes | None] = field(factory=dict)
+    recent: RecentRecords = field(factory=RecentRecords)
 
     @classmethod
     def open(cls, engines: Engines) -> Store:
@@ -238,7 +241,7 @@ class Store:
         @raise Compacted: that past is forgotten.
         @raise ValueError: C{revision} lies in the future.
         """
-        data = self.engine.get(b"k" + key)
+        data = self._current(b"k" + key)
         current = None if data is None else decode_record(data)
         if revision is None:
             return current
@@ -251,6 +254,15 @@ class Store:
         for _, past in self.engine.scan(start, end):
             return decode_record(past) if past else None
         return None
+
+    def _current(self, record_key: bytes) -> bytes | None:
+        """A key's current record, of the batch in hand where it is there."""
+        record = self.recent.get(record_key)
+        if record is None:
+            record = self._read(record_key)
+            if record is not None:
+                self.recent.put(record_key, record)
+        return record
 
     def _check_revision(self, revision: int) -> None:
         if revision > self.revision:
@@ -306,8 +318,9 @@ class Store:
                 plain = decode_plain_put(data)
                 if plain is not None:
                     session, sequence, time_ms, key, value = plain
-                    current = self._read(b"k" + key)
-                    outcome = self._set(key, value, 0, time_ms, current)
+                    outcome = self._set(
+                        key, value, 0, time_ms, self._current(b"k" + key)
+                    )
                 else:
                     envelope, command = decode_command(data)
                     session, sequence = envelope.session, envelope.sequence
@@ -366,7 +379,7 @@ class Store:
         return self._delete(command, envelope)
 
     def _put(self, command: Put, envelope: Envelope) -> Outcome:
-        current = self._read(b"k" + command.key)
+        current = self._current(b"k" + command.key)
         if command.condition.kind:
             previous = 0 if current is None else RECORD.unpack_from(current)[1]
             if not _holds(command.condition, previous):
@@ -388,7 +401,9 @@ class Store:
         else:
             create, previous, version, _ = RECORD.unpack_from(current)
             batch[_history_key(key, previous)] = current
-        batch[b"k" + key] = RECORD.pack(create, revision, version + 1, lease) + value
+        record = RECORD.pack(create, revision, version + 1, lease) + value
+        batch[b"k" + key] = record
+        self.recent.put(b"k" + key, record)
         batch[b"h" + _U64.pack(revision)] = (
             EVENT.pack(Operation.PUT, previous, time_ms) + key
         )
@@ -396,7 +411,7 @@ class Store:
 
     def _delete(self, command: Delete, envelope: Envelope) -> Outcome:
         key = command.key
-        current = self._read(b"k" + key)
+        current = self._current(b"k" + key)
         previous = 0 if current is None else RECORD.unpack_from(current)[1]
         if not _holds(command.condition, previous):
             return Outcome(OutcomeStatus.CONDITION_FAILED, previous)
@@ -407,6 +422,7 @@ class Store:
         batch[_history_key(key, previous)] = current
         batch[_history_key(key, self.revision)] = b""
         batch[b"k" + key] = None
+        self.recent.discard(b"k" + key)
         batch[b"h" + _U64.pack(self.revision)] = encode_event(
             Event(Operation.DELETE, previous, envelope.time_ms, key)
         )
@@ -590,6 +606,7 @@ class Store:
         self.engines.switch(staged)
         self.engine = staged
         self._batch = {}
+        self.recent.clear()
         self._load()
 
     def digest(self) -> str:

@@ -677,6 +677,7 @@ def _server() -> tuple[Site, LocalDatabase, Clock, list[int]]:
 
     site.requestFactory = Watched
 
+    @provider(ILogObserver)
     def watch(event: LogEvent) -> None:
         if "log_failure" in event:  # the fast lane's answers are not seen above
             codes.append(500)

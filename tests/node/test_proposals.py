@@ -38,7 +38,8 @@ class ProposalsTests(SynchronousTestCase):
     def submit(
         self, data: bytes, now: float = 0.0, kind: EntryType = EntryType.NORMAL
     ) -> Deferred[Outcome]:
-        return self.proposals.submit(now, lambda session, sequence: data, kind)
+        sequence = self.proposals.next_sequence()
+        return self.proposals.submit(now, sequence, data, kind)
 
     def settle_all(self) -> None:
         for sequence in range(1, 99):
