@@ -285,8 +285,9 @@ def decode_member_change(context: bytes) -> MemberChange:
 RECORD: Final = struct.Struct(">QQQQ")
 """Create revision, mod revision, version, lease; the value follows."""
 
-EVENT: Final = struct.Struct(">BQQ")
-"""Operation, the key's mod revision before, time; the key follows."""
+EVENT: Final = struct.Struct(">IBQQ")
+"""Length of the key, operation, the key's mod revision before, time; the key
+follows."""
 
 _OUTCOME: Final = struct.Struct(">BQ8s")
 _MEMBER: Final = struct.Struct(">QQ")
@@ -325,13 +326,29 @@ class Event:
 
 def encode_event(event: Event) -> bytes:
     """An event of history."""
-    return EVENT.pack(event.operation, event.previous, event.time_ms) + event.key
+    head = EVENT.pack(len(event.key), event.operation, event.previous, event.time_ms)
+    return head + event.key
 
 
-def decode_event(data: bytes) -> Event:
-    """The other way."""
-    operation, previous, time_ms = EVENT.unpack_from(data)
-    return Event(Operation(operation), previous, time_ms, data[EVENT.size :])
+def decode_events(data: bytes) -> list[Event]:
+    """
+    Events that stand one after the other.
+
+    @raise ValueError: they do not fill C{data}.
+    """
+    events: list[Event] = []
+    start = 0
+    while start < len(data):
+        key_start = start + EVENT.size
+        if key_start > len(data):
+            raise ValueError("an event is cut in its head")
+        length, operation, previous, time_ms = EVENT.unpack_from(data, start)
+        start = key_start + length
+        if start > len(data):
+            raise ValueError("an event is cut in its key")
+        key = data[key_start:start]
+        events.append(Event(Operation(operation), previous, time_ms, key))
+    return events
 
 
 def encode_outcome(outcome: Outcome, fingerprint: bytes) -> bytes:

@@ -7,7 +7,8 @@ What is in the engine, by the first byte of the key (docs/store-format.md):
 ``k``  key                                      the key's current record
 ``v``  key, then mod_revision counted down      a record that was replaced, or
                                                 nothing where a deletion stands
-``h``  revision                                 the event: what changed which key
+``h``  revision of the last of them             the events of an entry: what changed
+                                                which key
 ``i``  idempotency key                          its outcome
 ``j``  number                                   the idempotency key, oldest first
 ``n``  member id                                the member
@@ -57,7 +58,7 @@ from kvdb.store.encoding import (
     Operation,
     decode_command,
     decode_conf_state,
-    decode_event,
+    decode_events,
     decode_member,
     decode_member_change,
     decode_outcome,
@@ -86,6 +87,7 @@ _STATE = struct.Struct(">HQQQQQQQQQ")
 _VERSION: Final = struct.Struct(">H")
 _U64 = struct.Struct(">Q")
 _TOP: Final = 2**64 - 1
+_PUT: Final = int(Operation.PUT)
 
 Settled = tuple[int, int, Outcome]
 """Session and sequence number of a proposal, and what became of it."""
@@ -150,6 +152,7 @@ class Store:
     _durable_index: int = 0
     _flush_index: int = 0
     _batch: dict[bytes, bytes | None] = field(factory=dict)
+    _events: list[bytes] = field(factory=list)
     recent: RecentRecords = field(factory=RecentRecords)
 
     @classmethod
@@ -295,9 +298,18 @@ class Store:
                 f"events after revision {after} are forgotten: history begins at"
                 f" {self.compacted_revision}"
             )
-        low = b"h" + _U64.pack(after + 1)
-        for key, data in self.engine.scan(low, b"i"):
-            yield _U64.unpack(key[1:])[0], decode_event(data)
+        for last, events in self._event_groups(after, _TOP):
+            first = last - len(events) + 1
+            for revision, event in enumerate(events, first):
+                if revision > after:
+                    yield revision, event
+
+    def _event_groups(self, after: int, to: int) -> Iterator[tuple[int, list[Event]]]:
+        """The events of each entry whose last has a revision in C{after < r <= to},
+        and that revision."""
+        low, high = b"h" + _U64.pack(after + 1), b"h" + _U64.pack(to) + b"\0"
+        for key, data in self.engine.scan(low, high):
+            yield _U64.unpack(key[1:])[0], decode_events(data)
 
     # Applying.
 
@@ -326,6 +338,10 @@ class Store:
                     session, sequence = envelope.session, envelope.sequence
                     outcome = self._carry_out(command, envelope)
                 settled.append((session, sequence, outcome))
+            if self._events:
+                # An entry's together: a record of its own for each is dear.
+                self._batch[b"h" + _U64.pack(self.revision)] = b"".join(self._events)
+                self._events.clear()
         self._finish(index, term)
         return settled
 
@@ -404,9 +420,7 @@ class Store:
         record = RECORD.pack(create, revision, version + 1, lease) + value
         batch[b"k" + key] = record
         self.recent.put(b"k" + key, record)
-        batch[b"h" + _U64.pack(revision)] = (
-            EVENT.pack(Operation.PUT, previous, time_ms) + key
-        )
+        self._events += (EVENT.pack(len(key), _PUT, previous, time_ms), key)
         return Outcome(OutcomeStatus.DONE, revision)
 
     def _delete(self, command: Delete, envelope: Envelope) -> Outcome:
@@ -423,9 +437,8 @@ class Store:
         batch[_history_key(key, self.revision)] = b""
         batch[b"k" + key] = None
         self.recent.discard(b"k" + key)
-        batch[b"h" + _U64.pack(self.revision)] = encode_event(
-            Event(Operation.DELETE, previous, envelope.time_ms, key)
-        )
+        event = Event(Operation.DELETE, previous, envelope.time_ms, key)
+        self._events.append(encode_event(event))
         return Outcome(OutcomeStatus.DONE, self.revision)
 
     # Exactly once.
@@ -464,27 +477,34 @@ class Store:
 
     def compact_slice(self, max_events: int) -> bool:
         """
-        Give back the space of up to C{max_events} forgotten events; whether
-        any are left.  What is read does not depend on it.
+        Give back the space of about C{max_events} forgotten events, an entry's
+        together; whether any are left.  What is read does not depend on it.
         """
         if self._swept_revision >= self.compacted_revision:
             return False
-        low = b"h" + _U64.pack(self._swept_revision + 1)
-        high = b"h" + _U64.pack(self.compacted_revision + 1)
-        for swept, (event_key, data) in enumerate(self.engine.scan(low, high), 1):
-            event = decode_event(data)
-            self._batch[event_key] = None
-            self._swept_revision = _U64.unpack(event_key[1:])[0]
-            if event.previous:
-                self._batch[_history_key(event.key, event.previous)] = None
-            if event.operation is Operation.DELETE:
-                self._batch[_history_key(event.key, self._swept_revision)] = None
+        swept = 0
+        groups = self._event_groups(self._swept_revision, self.compacted_revision)
+        for last, events in groups:
+            self._sweep(last, events)
+            swept += len(events)
             if swept >= max_events:
                 break
         else:
             self._swept_revision = self.compacted_revision
         self._finish(self.applied_index, self.applied_term)
         return self._swept_revision < self.compacted_revision
+
+    def _sweep(self, last: int, events: Sequence[Event]) -> None:
+        """Delete events, the last of which has revision C{last}, and with them
+        the records that only they lead to."""
+        batch = self._batch
+        batch[b"h" + _U64.pack(last)] = None
+        for revision, event in enumerate(events, last - len(events) + 1):
+            if event.previous:
+                batch[_history_key(event.key, event.previous)] = None
+            if event.operation is Operation.DELETE:
+                batch[_history_key(event.key, revision)] = None
+        self._swept_revision = last
 
     # Membership.
 
@@ -606,6 +626,7 @@ class Store:
         self.engines.switch(staged)
         self.engine = staged
         self._batch = {}
+        self._events.clear()
         self.recent.clear()
         self._load()
 

@@ -510,12 +510,17 @@ def conf_change(data: bytes) -> None:
         assert decode_conf_change(entry) == found
 
 
+def _one_event(data: bytes) -> encoding.Event:
+    [event] = encoding.decode_events(data)
+    return event
+
+
 def at_rest(data: bytes) -> None:
     """The readers of the engine.  Flags: which."""
     given = Input.of(data)
     pairs: list[tuple[Callable[[bytes], Any], Callable[[Any], bytes]]] = [
         (encoding.decode_record, encoding.encode_record),
-        (encoding.decode_event, encoding.encode_event),
+        (_one_event, encoding.encode_event),
         (encoding.decode_outcome, lambda found: encoding.encode_outcome(*found)),
         (encoding.decode_member, encoding.encode_member),
         (encoding.decode_conf_state, encoding.encode_conf_state),

@@ -29,7 +29,7 @@ from kvdb.store.encoding import (
     UnknownCommand,
     decode_command,
     decode_conf_state,
-    decode_event,
+    decode_events,
     decode_member,
     decode_member_change,
     decode_outcome,
@@ -171,7 +171,7 @@ class AtRestTests(SynchronousTestCase):
     @EXAMPLES
     @given(st.builds(Event, st.sampled_from(Operation), U64, U64, BYTES))
     def test_events(self, event: Event) -> None:
-        self.assertEqual(decode_event(encode_event(event)), event)
+        self.assertEqual(decode_events(encode_event(event) * 2), [event, event])
 
     @EXAMPLES
     @given(
