@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from kvdb.interfaces import CompactedRevision, NodeStatus
 from kvdb.node.changes import Changes
 from kvdb.node.compaction import Compaction
+from kvdb.node.failover import Failover
 from kvdb.node.pump import Pump
 from kvdb.node.replica import Replica
 from kvdb.node.settings import NodeSettings
@@ -70,6 +71,7 @@ class Node:
     pump: Pump = field(init=False)
     changes: Changes = field(init=False)
     snapshots: Snapshots = field(init=False)
+    failover: Failover = field(init=False)
     _caught_up: bool = False
 
     def attach(self, network: Network) -> None:
@@ -94,7 +96,13 @@ class Node:
         )
         self.changes.pump = self.pump
         self.snapshots.pump = self.pump
-        self.pump.watchers = (self.changes, Compaction(self.pump), self)
+        self.failover = Failover(self.pump, self.clock, self.random)
+        self.pump.watchers = (
+            self.changes,
+            Compaction(self.pump),
+            self.failover,
+            self,
+        )
 
     # Running.
 
@@ -122,6 +130,7 @@ class Node:
 
     def halt(self) -> None:
         """Take no part any more; whoever waits is told."""
+        self.failover.stop()
         self.pump.halt("the node is stopping")
 
     def _removed(self) -> None:
@@ -200,6 +209,10 @@ class Node:
 
     def disconnected(self, node_id: int) -> None:
         """A connection to a member is lost."""
+
+    def process_gone(self, node_id: int) -> None:
+        """A member's process is not there any more."""
+        self.failover.process_gone(node_id)
 
     def unreachable(self, node_id: int) -> None:
         """Messages to a member were lost."""

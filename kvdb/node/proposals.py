@@ -49,8 +49,9 @@ MAX_QUEUED_BYTES: Final = 64 << 20
 MAX_BATCH_BYTES: Final = 1 << 20
 """Bytes of entries proposed at once, or one entry of any size."""
 
-MAX_ENTRY_BYTES: Final = 64 << 10
-"""Bytes of commands that share an entry, or one command of any size."""
+MAX_ENTRY_BYTES: Final = 8 << 10
+"""Bytes of commands that share an entry, or one command of any size: enough to
+make its cost small, and few enough for its turn to be short."""
 
 HINT: Final = (
     "It may yet be carried out.  Retry with the same Idempotency-Key, or read back."

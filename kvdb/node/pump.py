@@ -15,8 +15,8 @@ write, one frame per peer, one engine batch.  Cost is per turn, not per request.
 Rules:
 
 * no rule of the Raft paper stands here; those are the core's;
-* entries are applied in the turn that hands them out, so the store is never
-  behind what the core takes for applied;
+* entries are applied a slice per turn, behind what the network and the disk
+  bring: a follower's answer to an append, and heartbeats, do not wait for it;
 * a broken invariant stops the node: C{stop} is told, and nothing is retried.
 """
 
@@ -76,7 +76,10 @@ MAX_INFLIGHT_BYTES: Final = 32 << 20
 """Data in them, in bytes."""
 
 MAX_APPLY_BYTES: Final = 512 << 10
-"""Entries applied in one go, in bytes, so that a turn stays short."""
+"""Entries handed out to be applied and not yet so, in bytes."""
+
+APPLY_SLICE_BYTES: Final = 16 << 10
+"""Entries applied in one turn, in bytes, or one of any size."""
 
 MAX_UNCOMMITTED_BYTES: Final = 128 << 20
 """Data a leader takes in beyond what it has applied, in bytes."""
@@ -194,6 +197,7 @@ class Pump:
     _held: deque[tuple[float, Entry]] = field(factory=deque)
     _held_bytes: int = 0
     _held_term: int = 0
+    _to_apply: deque[Message] = field(factory=deque)
     _applied_term: int = 0
     _turn_call: IDelayedCall | None = None
     _ticking: LoopingCall | None = None
@@ -452,6 +456,16 @@ class Pump:
         self.raft.transfer_leadership(to)
         self.wake()
 
+    def forget_leader(self) -> None:
+        """Follow nobody, until a leader is heard."""
+        self.raft.forget_leader()
+        self.wake()
+
+    def campaign(self) -> None:
+        """Ask whether this member could lead."""
+        self.raft.campaign()
+        self.wake()
+
     def _drop_held(self) -> None:
         """Forget what was meant for an earlier term's leader."""
         self._held.clear()
@@ -465,9 +479,12 @@ class Pump:
         self.reads.ask(self.clock.seconds(), self.raft.read_index)
         for _ in range(MAX_READYS_PER_TURN):
             if not self.raft.has_ready():
-                return
+                break
             self._carry_out(self.raft.ready())
-        self.wake()
+        if self._to_apply:
+            self._apply_slice()
+        if self._to_apply or self.raft.has_ready():
+            self.wake()
 
     def _propose_all(self) -> None:
         if self.leader == NO_NODE:
@@ -527,8 +544,7 @@ class Pump:
             if message.to == APPEND_THREAD:
                 self.writer.submit(message, ready.must_sync)
             else:
-                self._apply(message.entries)
-                self._deliver(message.responses)
+                self._to_apply.append(message)
         for state in ready.read_states:
             self.reads.answer(state)
         self.reads.applied_to(self.replica.store.applied_index)
@@ -560,6 +576,23 @@ class Pump:
         for node, messages in outgoing.items():
             self.transport.send(node, messages)
         self.wake()
+
+    def _apply_slice(self) -> None:
+        """Apply some of what was handed out, in order."""
+        message = self._to_apply[0]
+        entries = message.entries
+        # None of what a snapshot has brought since.
+        start = max(0, self.replica.store.applied_index + 1 - entries[0].index)
+        end, size = start, 0
+        while end < len(entries) and size < APPLY_SLICE_BYTES:
+            size += entries[end].size
+            end += 1
+        if start < end:
+            self._apply(entries[start:end])
+        if end >= len(entries):
+            self._to_apply.popleft()
+            self._deliver(message.responses)
+        self.reads.applied_to(self.replica.store.applied_index)
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         settle = self.proposals.settle

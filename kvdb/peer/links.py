@@ -6,9 +6,10 @@ was dialled, so two members hold two connections, and none has to be agreed on.
 
 Rules:
 
-* A link dials until it is stopped.  The wait between attempts doubles from
-  hundredths of a second to seconds, and half of it is drawn, so that members
-  that lost each other together do not return together.
+* A link dials until it is stopped: at once when a connection that held is lost,
+  for whether the other side still listens is news.  Then the wait between
+  attempts doubles from hundredths of a second to seconds, and half of it is
+  drawn, so that members that lost each other together do not return together.
 * What the transport has not taken waits in a queue bounded in bytes.  What
   finds no room, or no connection, is dropped and reported: Raft sends it again
   once it has found out how much arrived.  Nothing is kept for a connection yet
@@ -25,6 +26,7 @@ from random import Random
 from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProtocol,
@@ -72,6 +74,9 @@ class LinkOwner(Owner, Protocol):
 
     def link_lost(self, link: Link) -> None:
         """The open connection is gone, by no doing of this node."""
+
+    def nobody_listens(self, link: Link) -> None:
+        """An attempt to dial that member was refused by its machine."""
 
     def dropped(self, link: Link) -> None:
         """Messages to that member were dropped."""
@@ -191,12 +196,13 @@ class Link:
         self._queue.clear()
         self.queued_bytes = 0
         held = self._owner.now() - self._opened_at
-        if was_open and held >= self._owner.settings.retry_most_seconds:
+        did_hold = was_open and held >= self._owner.settings.retry_most_seconds
+        if did_hold:
             self._attempts = 0
         self.messages_dropped += waited
         if was_open and not ours:
             self._owner.link_lost(self)
-        self._dial_later(reason)
+        self._dial_later(reason, at_once=did_hold)
 
     def _write(self, body: bytes, count: int) -> None:
         assert self._open is not None, "frames are written while it is open"
@@ -228,8 +234,10 @@ class Link:
     def _failed(self, failure: Failure) -> None:
         self._connecting = None
         self._dial_later(failure.getErrorMessage())
+        if failure.check(ConnectionRefusedError) and not self._stopped:
+            self._owner.nobody_listens(self)
 
-    def _dial_later(self, reason: str) -> None:
+    def _dial_later(self, reason: str, *, at_once: bool = False) -> None:
         if self._stopped:
             return
         settings = self._owner.settings
@@ -243,7 +251,7 @@ class Link:
             self._owner.random,
         )
         self._attempts += 1
-        self._retry = self._owner.clock.callLater(wait, self._dial)
+        self._retry = self._owner.clock.callLater(0 if at_once else wait, self._dial)
 
 
 class Inbox:

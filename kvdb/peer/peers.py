@@ -114,6 +114,12 @@ class PeerHandler(PeerPolicy, Protocol):
         one to it or the one from it, so this may come twice.
         """
 
+    def process_gone(self, node_id: int) -> None:
+        """
+        That member has hung up, and its port is closed: no process of it is
+        there.  Comes again while that lasts.
+        """
+
     def unreachable(self, node_id: int) -> None:
         """
         Messages to that member were dropped, or may have been lost.  Comes in
@@ -395,6 +401,12 @@ class Peers(Service):
             self._report_unreachable(link.node_id)
             self._handler.disconnected(link.node_id)
 
+    def nobody_listens(self, link: Link) -> None:
+        """That member's port is closed; a firewall may say so too, of one that
+        goes on talking to this node."""
+        if self.running and link.node_id not in self._inboxes:
+            self._handler.process_gone(link.node_id)
+
     def dropped(self, link: Link) -> None:
         """Messages were dropped."""
         self._report_unreachable(link.node_id)
@@ -449,6 +461,9 @@ class Peers(Service):
         if node not in self._members and node in self._links:
             self._cut(node)
         if self.running and not ours:
+            link = self._links.get(node)
+            if link is not None:
+                link.hurry()  # to find out whether its process is there
             self._handler.disconnected(node)
 
     def _claim_snapshot(self, receiver: SnapshotReceiver) -> bool:

@@ -490,14 +490,16 @@ class SimulatedReactor(MachineClock):
         """
         Be gone with all connections.
 
-        @param quietly: as when the power is lost; else the kernel closes them.
+        @param quietly: as when the power is lost; else the process is gone, and
+            the machine's kernel closes them, and refuses others.
         """
         network = self.network
         self.end()
         for place, (clock, _) in list(network.listeners.items()):
             if clock is self:
                 del network.listeners[place]
-        network.up.discard(self.host)
+        if quietly:
+            network.up.discard(self.host)
         for transport in list(network.transports):
             if transport.clock is self:
                 transport.vanish()

@@ -354,6 +354,9 @@ class Member:
     def disconnected(self, node_id: int) -> None:
         self.events.append(("disconnected", node_id))
 
+    def process_gone(self, node_id: int) -> None:
+        self.events.append(("process gone", node_id))
+
     def unreachable(self, node_id: int) -> None:
         self.events.append(("unreachable", node_id))
 
