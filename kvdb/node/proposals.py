@@ -78,16 +78,17 @@ class Proposals:
     """
     @ivar session: this run of this node, a random unsigned 64-bit integer.
     @ivar timeout: seconds a caller waits at most.
+    @ivar queued_bytes: what waits to be taken by a leader.
     @ivar carried_over: how many were queued again, as their leader had failed.
     """
 
     session: int
     timeout: float
     carried_over: int = 0
+    queued_bytes: int = 0
     _sequence: int = 0
     _waiting: dict[int, _Waiting] = field(factory=dict)
     _queue: deque[int] = field(factory=deque)
-    _queued_bytes: int = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -98,7 +99,7 @@ class Proposals:
 
         @raise Unavailable: too many wait already.
         """
-        if len(self._waiting) >= MAX_WAITING or self._queued_bytes >= MAX_QUEUED_BYTES:
+        if len(self._waiting) >= MAX_WAITING or self.queued_bytes >= MAX_QUEUED_BYTES:
             raise Unavailable(
                 f"{len(self._waiting)} writes are waiting already",
                 "Slow down, and try again.",
@@ -119,7 +120,7 @@ class Proposals:
         deferred: Deferred[Outcome] = Deferred()
         self._waiting[sequence] = _Waiting(deferred, now + self.timeout, data, kind)
         self._queue.append(sequence)
-        self._queued_bytes += len(data)
+        self.queued_bytes += len(data)
         return deferred
 
     def offer(self, propose: Callable[[Sequence[Entry]], None], term: int) -> None:
@@ -137,7 +138,7 @@ class Proposals:
                     propose(entries)
                 except ProposalDropped:
                     self._queue.extendleft(reversed(taken))
-                    self._queued_bytes += sum(
+                    self.queued_bytes += sum(
                         len(self._waiting[sequence].data) for sequence in taken
                     )
                     return
@@ -172,7 +173,7 @@ class Proposals:
             size += length
         if commands:
             entries.append(Entry(0, 0, data=join_commands(commands)))
-        self._queued_bytes -= total
+        self.queued_bytes -= total
         return entries, taken
 
     def settle(self, session: int, sequence: int, outcome: Outcome) -> None:
@@ -192,7 +193,7 @@ class Proposals:
                 waiting.term = _QUEUED
                 self.carried_over += 1
                 self._queue.append(sequence)
-                self._queued_bytes += len(waiting.data)
+                self.queued_bytes += len(waiting.data)
 
     def lost_sight(self) -> None:
         """
@@ -216,14 +217,14 @@ class Proposals:
                 return
             del self._waiting[sequence]
             if waiting.term == _QUEUED:
-                self._queued_bytes -= len(waiting.data)
+                self.queued_bytes -= len(waiting.data)
             waiting.deferred.errback(self._error(waiting, why))
 
     def refuse_all(self, why: str) -> None:
         """The node stops: tell everyone."""
         waiting, self._waiting = self._waiting, {}
         self._queue.clear()
-        self._queued_bytes = 0
+        self.queued_bytes = 0
         for one in waiting.values():
             one.deferred.errback(self._error(one, why))
 
