@@ -22,6 +22,7 @@ from kvdb.interfaces import CompactedRevision, NodeStatus
 from kvdb.node.changes import Changes
 from kvdb.node.compaction import Compaction
 from kvdb.node.failover import Failover
+from kvdb.node.outbox import Outbox
 from kvdb.node.pump import Pump
 from kvdb.node.replica import Replica
 from kvdb.node.settings import NodeSettings
@@ -87,7 +88,7 @@ class Node:
             session=self.random.getrandbits(64),
             replica=self.replica,
             settings=self.settings,
-            transport=self.network,
+            outbox=Outbox(self.clock, self.network),
             stop=self.stop,
             time_of_day=self.time_of_day,
             apply_change=self.changes.apply,

@@ -35,6 +35,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvdb.interfaces import DatabaseError, NoSpace, Unavailable
+from kvdb.node.outbox import Outbox
 from kvdb.node.proposals import Proposals
 from kvdb.node.reads import Reads
 from kvdb.node.replica import Replica
@@ -105,13 +106,6 @@ MAX_READYS_PER_TURN: Final = 16
 """Passes through the core before the reactor has its turn again."""
 
 NO_LEADER: Final = "no leader is known: fewer than half of the members can be reached"
-
-
-class Transport(Protocol):
-    """What carries messages to the other members."""
-
-    def send(self, to: int, messages: Sequence[Message]) -> None:
-        """Send C{messages}, in order, or lose them."""
 
 
 class Watcher(Protocol):
@@ -193,7 +187,7 @@ class Pump:
     session: int
     replica: Replica
     settings: NodeSettings
-    transport: Transport
+    outbox: Outbox
     stop: Callable[[str, int], None]
     time_of_day: Callable[[], float]
     apply_change: Callable[[Entry], tuple[int, int, Outcome] | None]
@@ -273,6 +267,7 @@ class Pump:
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
+        self.outbox.close()
         self.proposals.refuse_all(why)
         self.reads.refuse_all(why)
 
@@ -422,7 +417,11 @@ class Pump:
                 self._step(message)
         except Exception:
             self.fail(Failure())
-        self.wake()
+            return
+        if self._held:
+            self.wake()
+        else:
+            self._wake_if_needed()
 
     def _step(self, message: Message) -> None:
         kind = message.type
@@ -430,6 +429,7 @@ class Pump:
             # Only of the leader that its proposer meant: else it could be
             # carried out after that one has given it up.
             if self.leading and message.term == self.raft.core.term:
+                self.outbox.has_callers(message.from_)
                 for entry in message.entries:
                     if _is_readable(entry):
                         self._hold(entry)
@@ -500,7 +500,11 @@ class Pump:
             self._carry_out(self.raft.ready())
         if self._to_apply:
             self._apply_slice()
-        if self._to_apply or self.raft.has_ready():
+        self._wake_if_needed()
+
+    def _wake_if_needed(self) -> None:
+        """Have another pass made, if there is anything for it."""
+        if self.raft.has_ready() or self._to_apply or self.reads.can_ask:
             self.wake()
 
     def _propose_all(self) -> None:
@@ -581,7 +585,7 @@ class Pump:
                 outgoing.setdefault(message.to, []).append(message)
         # Followers write while the own disk does (thesis, section 10.2.1).
         for node, messages in outgoing.items():
-            self.transport.send(node, messages)
+            self.outbox.send(node, messages)
         for message in threads:
             if message.to == APPEND_THREAD:
                 self.writer.submit(message, ready.must_sync)
@@ -616,8 +620,8 @@ class Pump:
             else:
                 outgoing.setdefault(message.to, []).append(message)
         for node, messages in outgoing.items():
-            self.transport.send(node, messages)
-        self.wake()
+            self.outbox.send(node, messages)
+        self._wake_if_needed()
 
     def _apply_slice(self) -> None:
         """Apply some of what was handed out, in order."""

@@ -74,9 +74,14 @@ class Reads:
     def __len__(self) -> int:
         return self._waiting
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether those gathered can have their round now."""
+        return bool(self._gathering) and len(self._asked) < MAX_ROUNDS
+
     def ask(self, now: float, read_index: Callable[[bytes], None]) -> None:
         """Begin a round for those gathered."""
-        if not self._gathering or len(self._asked) >= MAX_ROUNDS:
+        if not self.can_ask:
             return
         self._number += 1
         context = _CONTEXT.pack(self.session, self._number)

@@ -180,7 +180,7 @@ class Cluster:
         machine.start()
         node = machine.node
         if node is not None and node.pump.running:
-            node.pump.transport = Tap(node.network, machine, self.observer)
+            node.pump.outbox.transport = Tap(node.network, machine, self.observer)
         self.trace(f"machine {node_id} was started")
 
     def start_later(self, machine: Machine, delay: float) -> None:
