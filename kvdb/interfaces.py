@@ -101,8 +101,21 @@ class NodeStatus:
     warnings: Sequence[str]
 
 
+class Audience(Protocol):
+    """Who would rather hear the outcomes of a batch together."""
+
+    def begin(self) -> None:
+        """What callers are told from now on belongs together."""
+
+    def end(self) -> None:
+        """That was all of it."""
+
+
 class Database(Protocol):
     """The node, as the surfaces see it."""
+
+    def listen(self, audience: Audience) -> None:
+        """Tell C{audience} when a batch of outcomes begins and ends."""
 
     def write(self, command: Command) -> Deferred[Outcome]:
         """

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kvdb.interfaces import CompactedRevision, NodeStatus
+from kvdb.interfaces import Audience, CompactedRevision, NodeStatus
 from kvdb.node.changes import Changes
 from kvdb.node.compaction import Compaction
 from kvdb.node.failover import Failover
@@ -152,8 +152,12 @@ class Node:
 
     # Database.
 
-    def write(self, command: Command) -> Deferred[Outcome]:
+    def listen(self, audience: Audience) -> None:
         """See L{Database<kvdb.interfaces.Database>}, as for all below."""
+        self.pump.audiences.append(audience)
+
+    def write(self, command: Command) -> Deferred[Outcome]:
+        """See there."""
         return self.pump.write(command)
 
     def read_barrier(self) -> Deferred[None]:

@@ -34,7 +34,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kvdb.interfaces import DatabaseError, NoSpace, Unavailable
+from kvdb.interfaces import Audience, DatabaseError, NoSpace, Unavailable
 from kvdb.node.outbox import Outbox
 from kvdb.node.proposals import Proposals
 from kvdb.node.reads import Reads
@@ -176,6 +176,7 @@ class Pump:
     @ivar apply_change: applies a membership entry; the session, sequence
         number and outcome of its proposal.
     @ivar install: puts a received snapshot's state in place.
+    @ivar audiences: told when outcomes come that belong together.
     @ivar send_snapshot: streams the store to the receiver of a message.
     @ivar stalled_for: seconds for which the disk has not answered, once that
         is longer than an election timeout; else 0.
@@ -194,6 +195,7 @@ class Pump:
     install: Callable[[Snapshot], None]
     send_snapshot: Callable[[Message], None]
     watchers: Sequence[Watcher] = ()
+    audiences: list[Audience] = field(factory=list)
     raft: RawNode = field(init=False)
     proposals: Proposals = field(init=False)
     reads: Reads = field(init=False)
@@ -593,7 +595,16 @@ class Pump:
                 self._to_apply.append(message)
         for state in ready.read_states:
             self.reads.answer(state)
-        self.reads.applied_to(self.replica.store.applied_index)
+        self._let_read()
+
+    def _let_read(self) -> None:
+        """Let those read who waited for what is applied."""
+        if self.reads.confirmed:
+            for audience in self.audiences:
+                audience.begin()
+            self.reads.applied_to(self.replica.store.applied_index)
+            for audience in self.audiences:
+                audience.end()
 
     def _note_leader(self, state: SoftState) -> None:
         log.info(
@@ -638,7 +649,7 @@ class Pump:
         if end >= len(entries):
             self._to_apply.popleft()
             self._deliver(message.responses)
-        self.reads.applied_to(self.replica.store.applied_index)
+        self._let_read()
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         settle = self.proposals.settle
@@ -669,6 +680,10 @@ class Pump:
             return 0
         settled = self.replica.store.apply(entries)
         settle = self.proposals.settle
+        for audience in self.audiences:
+            audience.begin()
         for session, sequence, outcome in settled:
             settle(session, sequence, outcome)
+        for audience in self.audiences:
+            audience.end()
         return len(settled)

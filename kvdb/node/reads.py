@@ -75,6 +75,11 @@ class Reads:
         return self._waiting
 
     @property
+    def confirmed(self) -> bool:
+        """Whether any round waits only for what is applied here."""
+        return bool(self._confirmed)
+
+    @property
     def can_ask(self) -> bool:
         """Whether those gathered can have their round now."""
         return bool(self._gathering) and len(self._asked) < MAX_ROUNDS

@@ -129,7 +129,7 @@ class FastChannel(http.HTTPChannel):
     def _answer(self, answer: bytes) -> None:
         self._asked = None
         self._answered += 1
-        self.transport.write(answer)
+        self.lane.send(self.transport, answer)  # type: ignore[union-attr]
         if self._held and not self._taking:
             if self.held_bytes > MAX_HELD_BYTES and not self._full:
                 self.transport.resumeProducing()

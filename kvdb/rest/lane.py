@@ -20,7 +20,7 @@ Rules:
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
@@ -121,8 +121,33 @@ class Lane:
     max_key_bytes: int
     max_value_bytes: int
     _lengths: dict[bytes, int] = field(factory=dict)
+    _answers: list[tuple[Any, bytes]] | None = None
     _date: bytes = b""
     _dated: float = -1.0
+
+    def __attrs_post_init__(self) -> None:
+        self.database.listen(self)
+
+    def begin(self) -> None:
+        """
+        See L{Audience<kvdb.interfaces.Audience>}: answers to a batch are made
+        first, and then sent in one go, so that a client which has many of them
+        to read is woken once and not for each.
+        """
+        self._answers = []
+
+    def end(self) -> None:
+        """See there."""
+        answers, self._answers = self._answers or (), None
+        for transport, answer in answers:
+            transport.write(answer)
+
+    def send(self, transport: Any, answer: bytes) -> None:
+        """Write an answer, at once or with those it belongs to."""
+        if self._answers is None:
+            transport.write(answer)
+        else:
+            self._answers.append((transport, answer))
 
     @property
     def learned(self) -> int:

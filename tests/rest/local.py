@@ -17,7 +17,13 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase as TestCase
 
-from kvdb.interfaces import CompactedRevision, MemberStatus, NodeStatus, UnknownMember
+from kvdb.interfaces import (
+    Audience,
+    CompactedRevision,
+    MemberStatus,
+    NodeStatus,
+    UnknownMember,
+)
 from kvdb.raft.messages import Entry
 from kvdb.rest.site import RestSettings, Site, make_site
 from kvdb.store.commands import Command, Member, Outcome, Record
@@ -70,6 +76,9 @@ class LocalDatabase:
             self.held.append(Deferred())
             return self.held[-1]
         return succeed(value)
+
+    def listen(self, audience: Audience) -> None:
+        self.audience = audience
 
     def write(self, command: Command) -> Deferred[Outcome]:
         outcome = None
