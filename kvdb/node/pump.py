@@ -8,9 +8,11 @@ The pump: one Raft group, driven.
     callers --reads---> |            | --applies---> store
     clock --ticks-----> |            | <-responses-- both
 
-Whatever comes in during one turn of the reactor waits for its end; then one
-pass proposes it, asks for its reads, and carries out all that follows: one log
-write, one frame per peer, one engine batch.  Cost is per turn, not per request.
+Whatever callers ask for during one turn of the reactor waits for its end; then
+it is proposed and its reads are asked for together, and all that follows is
+carried out: one log write, one frame per peer, one engine batch.  Cost is per
+turn, not per request.  What another member or the disk says is acted upon at
+once, for it stands for a batch already.
 
 Rules:
 
@@ -202,6 +204,7 @@ class Pump:
     writer: LogWriter = field(init=False)
     stalled_for: float = 0.0
     running: bool = False
+    _advancing: bool = False
     _held: deque[tuple[float, Entry]] = field(factory=deque)
     _held_bytes: int = 0
     _held_term: int = 0
@@ -289,7 +292,9 @@ class Pump:
     def _turn(self) -> None:
         self._turn_call = None
         try:
-            self._pass()
+            self._propose_all()
+            self.reads.ask(self.clock.seconds(), self.raft.read_index)
+            self._advance()
         except Exception:
             self.fail(Failure())
 
@@ -417,13 +422,9 @@ class Pump:
         try:
             for message in messages:
                 self._step(message)
+            self._go_on()
         except Exception:
             self.fail(Failure())
-            return
-        if self._held:
-            self.wake()
-        else:
-            self._wake_if_needed()
 
     def _step(self, message: Message) -> None:
         kind = message.type
@@ -491,23 +492,30 @@ class Pump:
         self._held_bytes = 0
         self._held_term = self.raft.core.term
 
-    # The pass.
+    # What follows from what came in.
 
-    def _pass(self) -> None:
-        self._propose_all()
-        self.reads.ask(self.clock.seconds(), self.raft.read_index)
-        for _ in range(MAX_READYS_PER_TURN):
-            if not self.raft.has_ready():
-                break
-            self._carry_out(self.raft.ready())
-        if self._to_apply:
-            self._apply_slice()
-        self._wake_if_needed()
-
-    def _wake_if_needed(self) -> None:
-        """Have another pass made, if there is anything for it."""
-        if self.raft.has_ready() or self._to_apply or self.reads.can_ask:
+    def _advance(self) -> None:
+        """Carry out what the core wants done, and apply a slice."""
+        if self._advancing:
+            return  # called by what is being carried out
+        self._advancing = True
+        try:
+            for _ in range(MAX_READYS_PER_TURN):
+                if not self.raft.has_ready():
+                    break
+                self._carry_out(self.raft.ready())
+            if self._to_apply:
+                self._apply_slice()
+        finally:
+            self._advancing = False
+        if self._to_apply or self.raft.has_ready() or self.reads.can_ask:
             self.wake()
+
+    def _go_on(self) -> None:
+        """Another member or the disk has said something."""
+        self._advance()
+        if self.proposals.queued_bytes or self._held:
+            self.wake()  # there may be room for it now
 
     def _propose_all(self) -> None:
         if self.leader == NO_NODE:
@@ -632,7 +640,7 @@ class Pump:
                 outgoing.setdefault(message.to, []).append(message)
         for node, messages in outgoing.items():
             self.outbox.send(node, messages)
-        self._wake_if_needed()
+        self._go_on()
 
     def _apply_slice(self) -> None:
         """Apply some of what was handed out, in order."""

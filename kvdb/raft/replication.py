@@ -30,6 +30,8 @@ def send_append(raft: Raft, to: int, *, send_if_empty: bool = True) -> bool:
     progress = raft.tracker.progress[to]
     if progress.paused:
         return False
+    if not send_if_empty and progress.next > raft.log.last_index():
+        return False  # as would be found out below
     previous = progress.next - 1
     entries: Sequence[Entry] = ()
     try:
