@@ -10,12 +10,14 @@ L{OutcomeUnknown} that it may yet be.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from kvdb.store.commands import Command, Outcome, Record
+
+Told_contra = TypeVar("Told_contra", contravariant=True)
 
 
 class DatabaseError(Exception):
@@ -101,6 +103,20 @@ class NodeStatus:
     warnings: Sequence[str]
 
 
+class Caller(Protocol[Told_contra]):
+    """
+    Who is told what became of a request, once; a Deferred is one.
+
+    Neither may raise: there would be nobody to hear it.
+    """
+
+    def callback(self, result: Told_contra, /) -> None:
+        """It was done."""
+
+    def errback(self, fail: BaseException, /) -> None:
+        """It was not, or nobody knows: a L{DatabaseError} says which."""
+
+
 class Audience(Protocol):
     """Who would rather hear the outcomes of a batch together."""
 
@@ -124,6 +140,12 @@ class Database(Protocol):
         @raise Unavailable, OutcomeUnknown, NoSpace: as their names say; all
             come through the Deferred.
         """
+
+    def write_for(self, command: Command, caller: Caller[Outcome]) -> None:
+        """As L{write}; C{caller} is told, perhaps at once."""
+
+    def read_for(self, caller: Caller[None]) -> None:
+        """As L{read_barrier}; C{caller} is told, perhaps at once."""
 
     def read_barrier(self) -> Deferred[None]:
         """

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kvdb.interfaces import Audience, CompactedRevision, NodeStatus
+from kvdb.interfaces import Audience, Caller, CompactedRevision, NodeStatus
 from kvdb.node.changes import Changes
 from kvdb.node.compaction import Compaction
 from kvdb.node.failover import Failover
@@ -159,6 +159,14 @@ class Node:
     def write(self, command: Command) -> Deferred[Outcome]:
         """See there."""
         return self.pump.write(command)
+
+    def write_for(self, command: Command, caller: Caller[Outcome]) -> None:
+        """See there."""
+        self.pump.write_for(command, caller)
+
+    def read_for(self, caller: Caller[None]) -> None:
+        """See there."""
+        self.pump.read_for(caller)
 
     def read_barrier(self) -> Deferred[None]:
         """See there."""

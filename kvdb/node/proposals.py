@@ -13,7 +13,7 @@ then was never carried out, and never will be.
 
 Rules:
 
-* each caller has a L{Deferred} of its own; one who gives up changes nothing;
+* a caller who gives up changes nothing;
 * a command names its proposal by this node's session (drawn anew at each start)
   and a sequence number, so no other node's command, and none of an earlier run,
   settles it;
@@ -29,9 +29,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
 
-from kvdb.interfaces import DatabaseError, OutcomeUnknown, Unavailable
+from kvdb.interfaces import Caller, DatabaseError, OutcomeUnknown, Unavailable
 from kvdb.raft.config import ProposalDropped
 from kvdb.raft.messages import Entry, EntryType
 from kvdb.store.commands import Outcome
@@ -66,7 +65,7 @@ class _Waiting:
         nothing can be concluded any more.
     """
 
-    deferred: Deferred[Outcome]
+    caller: Caller[Outcome]
     deadline: float
     data: bytes
     kind: EntryType
@@ -108,20 +107,23 @@ class Proposals:
         return self._sequence
 
     def submit(
-        self, now: float, sequence: int, data: bytes, kind: EntryType = EntryType.NORMAL
-    ) -> Deferred[Outcome]:
+        self,
+        now: float,
+        sequence: int,
+        data: bytes,
+        caller: Caller[Outcome],
+        kind: EntryType = EntryType.NORMAL,
+    ) -> None:
         """
         Queue a proposal.
 
         @param data: the command, or the membership change, which bears the
             session and C{sequence}.
-        @return: fires with the outcome once applied.
+        @param caller: told the outcome once it is applied.
         """
-        deferred: Deferred[Outcome] = Deferred()
-        self._waiting[sequence] = _Waiting(deferred, now + self.timeout, data, kind)
+        self._waiting[sequence] = _Waiting(caller, now + self.timeout, data, kind)
         self._queue.append(sequence)
         self.queued_bytes += len(data)
-        return deferred
 
     def offer(self, propose: Callable[[Sequence[Entry]], None], term: int) -> None:
         """
@@ -181,7 +183,7 @@ class Proposals:
         if session == self.session:
             waiting = self._waiting.pop(sequence, None)
             if waiting is not None:
-                waiting.deferred.callback(outcome)
+                waiting.caller.callback(outcome)
 
     def applied_term(self, term: int) -> None:
         """
@@ -218,7 +220,7 @@ class Proposals:
             del self._waiting[sequence]
             if waiting.term == _QUEUED:
                 self.queued_bytes -= len(waiting.data)
-            waiting.deferred.errback(self._error(waiting, why))
+            waiting.caller.errback(self._error(waiting, why))
 
     def refuse_all(self, why: str) -> None:
         """The node stops: tell everyone."""
@@ -226,7 +228,7 @@ class Proposals:
         self._queue.clear()
         self.queued_bytes = 0
         for one in waiting.values():
-            one.deferred.errback(self._error(one, why))
+            one.caller.errback(self._error(one, why))
 
     def _error(self, waiting: _Waiting, why: str) -> DatabaseError:
         if waiting.term != _QUEUED:

@@ -36,7 +36,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kvdb.interfaces import Audience, DatabaseError, NoSpace, Unavailable
+from kvdb.interfaces import Audience, Caller, DatabaseError, NoSpace, Unavailable
 from kvdb.node.outbox import Outbox
 from kvdb.node.proposals import Proposals
 from kvdb.node.reads import Reads
@@ -364,16 +364,23 @@ class Pump:
 
     # Inputs.
 
-    def write(self, command: Command) -> Deferred[Outcome]:
-        """See L{Database.write<kvdb.interfaces.Database.write>}."""
+    def write_for(self, command: Command, caller: Caller[Outcome]) -> None:
+        """See L{Database<kvdb.interfaces.Database>}."""
         try:
             sequence = self._next_sequence()
         except DatabaseError as error:
-            return fail(error)
+            caller.errback(error)
+            return
         time_ms = int(self.time_of_day() * 1000)
         data = encode_command(self.session, sequence, time_ms, command)
+        self.proposals.submit(self.clock.seconds(), sequence, data, caller)
         self.wake()
-        return self.proposals.submit(self.clock.seconds(), sequence, data)
+
+    def write(self, command: Command) -> Deferred[Outcome]:
+        """See there."""
+        done: Deferred[Outcome] = Deferred()
+        self.write_for(command, done)
+        return done
 
     def propose_change(
         self, encode: Callable[[int, int, int], bytes]
@@ -384,16 +391,18 @@ class Pump:
         @param encode: given session, sequence number and the time in
             milliseconds, the entry's data.
         """
+        done: Deferred[Outcome] = Deferred()
         try:
             sequence = self._next_sequence()
         except DatabaseError as error:
             return fail(error)
         time_ms = int(self.time_of_day() * 1000)
         data = encode(self.session, sequence, time_ms)
-        self.wake()
-        return self.proposals.submit(
-            self.clock.seconds(), sequence, data, EntryType.CONF_CHANGE_V2
+        self.proposals.submit(
+            self.clock.seconds(), sequence, data, done, EntryType.CONF_CHANGE_V2
         )
+        self.wake()
+        return done
 
     def _next_sequence(self) -> int:
         if not self.running:
@@ -404,16 +413,23 @@ class Pump:
             )
         return self.proposals.next_sequence()
 
-    def read_barrier(self) -> Deferred[None]:
-        """See L{Database.read_barrier<kvdb.interfaces.Database.read_barrier>}."""
+    def read_for(self, caller: Caller[None]) -> None:
+        """See L{Database<kvdb.interfaces.Database>}."""
         if not self.running:
-            return fail(Unavailable("the node is stopping", "Ask another member."))
+            caller.errback(Unavailable("the node is stopping", "Ask another member."))
+            return
         try:
-            deferred = self.reads.submit(self.clock.seconds())
+            self.reads.submit(self.clock.seconds(), caller)
         except Unavailable as error:
-            return fail(error)
-        self.wake()
-        return deferred
+            caller.errback(error)
+        else:
+            self.wake()
+
+    def read_barrier(self) -> Deferred[None]:
+        """See there."""
+        done: Deferred[None] = Deferred()
+        self.read_for(done)
+        return done
 
     def receive(self, messages: Sequence[Message]) -> None:
         """Messages came from another member, in this order."""

@@ -18,9 +18,8 @@ from collections.abc import Callable
 from typing import Final
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
 
-from kvdb.interfaces import Unavailable
+from kvdb.interfaces import Caller, Unavailable
 from kvdb.raft.messages import ReadState
 
 MAX_WAITING: Final = 65_536
@@ -37,7 +36,7 @@ _CONTEXT = struct.Struct(">QQ")
 
 @define(slots=True, eq=False)
 class _Round:
-    readers: list[tuple[float, Deferred[None]]]
+    readers: list[tuple[float, Caller[None]]]
     asked_at: float
 
 
@@ -50,26 +49,24 @@ class Reads:
 
     session: int
     timeout: float
-    _gathering: list[tuple[float, Deferred[None]]] = field(factory=list)
+    _gathering: list[tuple[float, Caller[None]]] = field(factory=list)
     _asked: dict[bytes, _Round] = field(factory=dict)
     _confirmed: deque[tuple[int, _Round]] = field(factory=deque)
     _waiting: int = 0
     _number: int = 0
 
-    def submit(self, now: float) -> Deferred[None]:
+    def submit(self, now: float, caller: Caller[None]) -> None:
         """
-        @return: fires when a local read is linearizable.
-        @raise Unavailable: too many wait already (not through the Deferred).
+        @param caller: told when a local read is linearizable.
+        @raise Unavailable: too many wait already (here, not through the caller).
         """
         if self._waiting >= MAX_WAITING:
             raise Unavailable(
                 f"{self._waiting} reads are waiting already",
                 "Slow down, or read with consistency=stale.",
             )
-        deferred: Deferred[None] = Deferred()
         self._waiting += 1
-        self._gathering.append((now + self.timeout, deferred))
-        return deferred
+        self._gathering.append((now + self.timeout, caller))
 
     def __len__(self) -> int:
         return self._waiting
@@ -125,8 +122,8 @@ class Reads:
         self._confirmed = later
         for round_ in ready:
             self._waiting -= len(round_.readers)
-            for _, deferred in round_.readers:
-                deferred.callback(None)
+            for _, caller in round_.readers:
+                caller.callback(None)
 
     def expire(self, now: float, why: str) -> None:
         """Tell those whose time is up."""
@@ -141,13 +138,13 @@ class Reads:
 
     @staticmethod
     def _cut(
-        readers: list[tuple[float, Deferred[None]]], now: float
-    ) -> list[Deferred[None]]:
+        readers: list[tuple[float, Caller[None]]], now: float
+    ) -> list[Caller[None]]:
         # All wait equally long, so the oldest comes first.
         late = 0
         while late < len(readers) and readers[late][0] <= now:
             late += 1
-        cut = [deferred for _, deferred in readers[:late]]
+        cut = [caller for _, caller in readers[:late]]
         del readers[:late]
         return cut
 
@@ -158,9 +155,9 @@ class Reads:
         self._confirmed.clear()
         readers = [*self._gathering, *(r for round_ in rounds for r in round_.readers)]
         self._gathering = []
-        self._refuse([deferred for _, deferred in readers], why)
+        self._refuse([caller for _, caller in readers], why)
 
-    def _refuse(self, readers: list[Deferred[None]], why: str) -> None:
+    def _refuse(self, readers: list[Caller[None]], why: str) -> None:
         self._waiting -= len(readers)
-        for deferred in readers:
-            deferred.errback(Unavailable(why, "Try again."))
+        for caller in readers:
+            caller.errback(Unavailable(why, "Try again."))

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
 from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
 
 from kvdb.rest.lane import Lane
 from kvdb.store.commands import Outcome, Put
+
+log = Logger(namespace="kvdb.rest")
 
 MAX_HELD_BYTES: Final = 1 << 16
 """What a client may send ahead of an answer, beside one read of the socket."""
@@ -38,7 +40,8 @@ class FastChannel(http.HTTPChannel):
     requests: list[Any]
     lane: Lane | None = None
     _aside = False  # twisted.web has the connection
-    _asked: Deferred[Any] | None = None  # what the lane waits for
+    _asked = False  # a request of the lane's waits for its answer
+    _reading = b""  # the key that it reads; empty for a write
     _taking = False  # a loop takes what is held
     _full = False  # the client does not take what it asked for
     _held: list[bytes]
@@ -54,7 +57,7 @@ class FastChannel(http.HTTPChannel):
     @property
     def busy(self) -> bool:
         """Whether a request was begun and not answered."""
-        return self._asked is not None or bool(self.requests)
+        return self._asked or bool(self.requests)
 
     # What arrives.
 
@@ -62,7 +65,7 @@ class FastChannel(http.HTTPChannel):
         """See L{IProtocol<twisted.internet.interfaces.IProtocol>}."""
         if self._aside:
             super().dataReceived(data)
-        elif self._asked is not None:
+        elif self._asked:
             self._hold(data)
             if self.held_bytes > MAX_HELD_BYTES:
                 self.transport.pauseProducing()
@@ -81,7 +84,7 @@ class FastChannel(http.HTTPChannel):
         self._taking = True
         while (
             self._held
-            and self._asked is None
+            and not self._asked
             and not self._aside
             and self.held_bytes >= self._needed_bytes
         ):
@@ -106,28 +109,44 @@ class FastChannel(http.HTTPChannel):
         if len(data) > end:
             self._hold(data[end:])
         assert lane is not None, "a plain request without a lane"
-        if is_put:
-            self._asked = lane.database.write(Put(key, data[begin:end]))
-            self._asked.addCallbacks(self._written, self._failed)
-        elif stale:
+        if not is_put and stale:
             self._answer(lane.read(key))
+            return
+        self._asked = True
+        if is_put:
+            self._reading = b""
+            lane.database.write_for(Put(key, data[begin:end]), self)
         else:
-            self._asked = lane.database.read_barrier()
-            self._asked.addCallbacks(self._may_read, self._failed, (key,))
+            self._reading = key
+            lane.database.read_for(self)
 
-    # Answers.
+    # Answers: a channel is the L{Caller<kvdb.interfaces.Caller>} of its request.
 
-    def _written(self, outcome: Outcome) -> None:
-        self._answer(self.lane.written(outcome))  # type: ignore[union-attr]
+    def callback(self, result: Outcome | None) -> None:
+        """The write was carried out, or the key may be read."""
+        lane = self.lane
+        assert lane is not None, "an answer of no lane"
+        if result is None:
+            self._told(lane.read(self._reading))
+        else:
+            self._told(lane.written(result))
 
-    def _may_read(self, _: None, key: bytes) -> None:
-        self._answer(self.lane.read(key))  # type: ignore[union-attr]
+    def errback(self, error: BaseException) -> None:
+        """It could not be done."""
+        assert self.lane is not None, "an answer of no lane"
+        self._told(self.lane.failed(Failure(error)))
 
-    def _failed(self, failure: Failure) -> None:
-        self._answer(self.lane.failed(failure))  # type: ignore[union-attr]
+    def _told(self, answer: bytes) -> None:
+        if self._asked:  # else the client has hung up
+            try:
+                self._answer(answer)
+            except Exception:
+                # As twisted does with what a protocol raises.
+                log.failure("a connection has failed")
+                self.transport.abortConnection()
 
     def _answer(self, answer: bytes) -> None:
-        self._asked = None
+        self._asked = False
         self._answered += 1
         self.lane.send(self.transport, answer)  # type: ignore[union-attr]
         if self._held and not self._taking:
@@ -162,14 +181,12 @@ class FastChannel(http.HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """See there."""
-        self._aside = True
-        if self._asked is not None:
-            self._asked.cancel()
+        self._aside, self._asked = True, False
         super().connectionLost(reason)
 
     def timeoutConnection(self) -> None:
         """Only where nothing was asked since the time was set last."""
-        if self._asked is not None or self._answered != self._answered_before:
+        if self._asked or self._answered != self._answered_before:
             self._answered_before = self._answered
             self.setTimeout(self.timeOut)
         else:

@@ -39,7 +39,9 @@ class ProposalsTests(SynchronousTestCase):
         self, data: bytes, now: float = 0.0, kind: EntryType = EntryType.NORMAL
     ) -> Deferred[Outcome]:
         sequence = self.proposals.next_sequence()
-        return self.proposals.submit(now, sequence, data, kind)
+        done: Deferred[Outcome] = Deferred()
+        self.proposals.submit(now, sequence, data, done, kind)
+        return done
 
     def settle_all(self) -> None:
         for sequence in range(1, 99):

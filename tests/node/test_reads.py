@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvdb.interfaces import Unavailable
@@ -22,8 +22,13 @@ class ReadsTests(SynchronousTestCase):
         self.reads.ask(now, self.asked.append)
         return self.asked[-1]
 
+    def submit(self, now: float) -> Deferred[None]:
+        done: Deferred[None] = Deferred()
+        self.reads.submit(now, done)
+        return done
+
     def test_readers_of_one_turn_share_a_question(self) -> None:
-        waiting = [self.reads.submit(0.0) for _ in range(3)]
+        waiting = [self.submit(0.0) for _ in range(3)]
         context = self.ask()
         self.assertEqual(len(self.asked), 1)
         self.reads.answer(ReadState(4, context))
@@ -32,7 +37,7 @@ class ReadsTests(SynchronousTestCase):
             self.successResultOf(reader)
 
     def test_nobody_reads_before_what_was_committed_is_applied(self) -> None:
-        reader = self.reads.submit(0.0)
+        reader = self.submit(0.0)
         self.reads.answer(ReadState(4, self.ask()))
         self.reads.applied_to(3)
         self.assertNoResult(reader)
@@ -40,9 +45,9 @@ class ReadsTests(SynchronousTestCase):
         self.successResultOf(reader)
 
     def test_a_reader_does_not_join_a_round_that_has_asked(self) -> None:
-        self.reads.submit(0.0)
+        self.submit(0.0)
         context = self.ask()
-        late = self.reads.submit(0.0)
+        late = self.submit(0.0)
         self.reads.answer(ReadState(1, context))
         self.reads.applied_to(1)
         self.assertNoResult(late)
@@ -54,7 +59,7 @@ class ReadsTests(SynchronousTestCase):
 
     def test_rounds_are_bounded_and_the_next_begins_when_one_ends(self) -> None:
         for _ in range(MAX_ROUNDS + 3):
-            self.reads.submit(0.0)
+            self.submit(0.0)
             self.ask()
         self.assertEqual(len(self.asked), MAX_ROUNDS)
         self.reads.answer(ReadState(1, self.asked[0]))
@@ -62,7 +67,7 @@ class ReadsTests(SynchronousTestCase):
         self.assertEqual(len(self.asked), MAX_ROUNDS + 1)
 
     def test_an_unanswered_question_is_asked_again(self) -> None:
-        self.reads.submit(0.0)
+        self.submit(0.0)
         context = self.ask(0.0)
         self.reads.ask_again(ASK_AGAIN_AFTER / 2, self.asked.append, all_rounds=False)
         self.assertEqual(self.asked, [context])
@@ -76,11 +81,11 @@ class ReadsTests(SynchronousTestCase):
         self.reads.applied_to(4)
 
     def test_time_runs_out_at_every_stage(self) -> None:
-        confirmed = self.reads.submit(0.0)
+        confirmed = self.submit(0.0)
         self.reads.answer(ReadState(4, self.ask()))
-        asked = self.reads.submit(0.0)
+        asked = self.submit(0.0)
         self.ask()
-        gathered = self.reads.submit(0.0)
+        gathered = self.submit(0.0)
         self.reads.expire(9.9, "no leader")
         for reader in (confirmed, asked, gathered):
             self.assertNoResult(reader)
@@ -90,15 +95,15 @@ class ReadsTests(SynchronousTestCase):
         self.assertEqual(len(self.reads), 0)
 
     def test_at_the_end_everyone_is_told(self) -> None:
-        asked = self.reads.submit(0.0)
+        asked = self.submit(0.0)
         self.ask()
-        gathered = self.reads.submit(0.0)
+        gathered = self.submit(0.0)
         self.reads.refuse_all("stopping")
         for reader in (asked, gathered):
             self.failureResultOf(reader, Unavailable)
 
     def test_a_reader_who_gives_up_leaves_the_others_alone(self) -> None:
-        one, other = self.reads.submit(0.0), self.reads.submit(0.0)
+        one, other = self.submit(0.0), self.submit(0.0)
         one.cancel()
         self.failureResultOf(one, CancelledError)
         self.reads.answer(ReadState(1, self.ask()))
@@ -107,9 +112,9 @@ class ReadsTests(SynchronousTestCase):
 
     def test_readers_are_bounded(self) -> None:
         self.patch(reads, "MAX_WAITING", 1)
-        waiting = self.reads.submit(0.0)
+        waiting = self.submit(0.0)
         self.assertRaises(Unavailable, self.reads.submit, 0.0)
         self.reads.answer(ReadState(1, self.ask()))
         self.reads.applied_to(1)
         self.successResultOf(waiting)
-        self.reads.submit(0.0)
+        self.submit(0.0)

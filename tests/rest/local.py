@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase as TestCase
 
 from kvdb.interfaces import (
     Audience,
+    Caller,
     CompactedRevision,
     MemberStatus,
     NodeStatus,
@@ -88,6 +89,16 @@ class LocalDatabase:
             [(_, _, outcome)] = self.store.apply([Entry(1, index, data=data)])
             self.outcomes.append(outcome)
         return self._answer(outcome)
+
+    def write_for(self, command: Command, caller: Caller[Outcome]) -> None:
+        self.write(command).addCallbacks(
+            caller.callback, lambda failure: caller.errback(failure.value)
+        )
+
+    def read_for(self, caller: Caller[None]) -> None:
+        self.read_barrier().addCallbacks(
+            caller.callback, lambda failure: caller.errback(failure.value)
+        )
 
     def read_barrier(self) -> Deferred[None]:
         self.barriers += 1
