@@ -144,15 +144,17 @@ def split_commands(data: bytes) -> list[bytes]:
     @raise UnknownCommand: this is none.
     """
     commands: list[bytes] = []
+    size = len(data)
     start = 0
-    while start < len(data):
-        body = start + _LENGTH.size
-        if body > len(data):
-            raise UnknownCommand(f"an entry of {len(data)} bytes is cut in a length")
-        start = body + _LENGTH.unpack_from(data, body - _LENGTH.size)[0]
-        if start > len(data):
-            raise UnknownCommand(f"an entry of {len(data)} bytes is cut in a command")
-        commands.append(data[body:start])
+    try:
+        while start < size:
+            body = start + 4  # the length
+            start = body + _LENGTH.unpack_from(data, start)[0]
+            commands.append(data[body:start])
+    except struct.error as error:
+        raise UnknownCommand(f"an entry of {size} bytes is cut in a length") from error
+    if start > size:
+        raise UnknownCommand(f"an entry of {size} bytes is cut in a command")
     return commands
 
 

@@ -111,7 +111,9 @@ _MISSING = _Missing()
 def _history_prefix(key: bytes) -> bytes:
     # Escaped and ended, so that keys keep their order and none is the
     # beginning of another.
-    return b"v" + key.replace(b"\0", b"\0\xff") + b"\0\x01"
+    if b"\0" in key:
+        key = key.replace(b"\0", b"\0\xff")
+    return b"v" + key + b"\0\x01"
 
 
 def _history_key(key: bytes, revision: int) -> bytes:
