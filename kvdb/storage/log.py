@@ -50,7 +50,7 @@ from kvdb.storage.segment import CorruptLog, Record, Segment, from_place, to_pla
 SEGMENT_BYTES: Final = 16 << 20
 """The size of a segment, but for one that holds a longer batch."""
 
-RECENT_BYTES: Final = 16 << 20
+RECENT_BYTES: Final = 4 << 20
 """Entries kept in memory, by their sizes."""
 
 READ_BYTES: Final = 256 << 10

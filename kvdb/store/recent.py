@@ -15,7 +15,7 @@ from typing import Final
 
 from attrs import define, field
 
-MAX_BYTES: Final = 16 << 20
+MAX_BYTES: Final = 4 << 20
 """Both generations, with what a dictionary takes for each record."""
 
 OVERHEAD_BYTES: Final = 200

@@ -36,7 +36,7 @@ from rocksdict import (
 from kvdb.storage.filesystem import DiskFull, FileSystem
 from kvdb.store.engine import Engine, EngineError, Pair
 
-WRITE_BUFFER_BYTES: Final = 32 << 20
+WRITE_BUFFER_BYTES: Final = 16 << 20
 """What is gathered in memory before it is written out as one file."""
 
 WRITE_BUFFERS: Final = 4

@@ -113,7 +113,7 @@ class ReadsTests(SynchronousTestCase):
     def test_readers_are_bounded(self) -> None:
         self.patch(reads, "MAX_WAITING", 1)
         waiting = self.submit(0.0)
-        self.assertRaises(Unavailable, self.reads.submit, 0.0)
+        self.assertRaises(Unavailable, self.submit, 0.0)
         self.reads.answer(ReadState(1, self.ask()))
         self.reads.applied_to(1)
         self.successResultOf(waiting)
