@@ -9,9 +9,10 @@ SEEDS ?= 1000
 SEED ?= 1
 SECONDS ?= 60
 MINUTES ?= 30
+BENCH ?=
 
 .PHONY: help env run stop start status test lint types unit sim fuzz crashes chaos mutants \
-	format clean
+	bench format clean
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -70,6 +71,9 @@ chaos: $(STAMP)  ## Real nodes under faults, for MINUTES=30 with SEED=1.
 
 mutants: $(STAMP)  ## Make small bugs, and see that each is found.
 	@$(BIN)/python -m tests.mutants
+
+bench: $(STAMP)  ## Measure kvdb and others beside it: make bench BENCH="--quick".
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 format: $(STAMP)  ## Format the code.
 	@$(BIN)/ruff format .
