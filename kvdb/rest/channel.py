@@ -57,7 +57,7 @@ class FastChannel(http.HTTPChannel):
     @property
     def busy(self) -> bool:
         """Whether a request was begun and not answered."""
-        return self._asked or bool(self.requests)
+        return self._asked or bool(self._held) or bool(self.requests)
 
     # What arrives.
 
@@ -148,7 +148,12 @@ class FastChannel(http.HTTPChannel):
     def _answer(self, answer: bytes) -> None:
         self._asked = False
         self._answered += 1
-        self.lane.send(self.transport, answer)  # type: ignore[union-attr]
+        assert self.lane is not None, "an answer of no lane"
+        if self._held:
+            # What follows may be answered at once, and must not come before.
+            self.transport.write(answer)
+        else:
+            self.lane.send(self.transport, answer)
         if self._held and not self._taking:
             if self.held_bytes > MAX_HELD_BYTES and not self._full:
                 self.transport.resumeProducing()

@@ -200,10 +200,10 @@ MUTANTS: Final = (
     Mutant(
         "a late reader joins a round that has asked",
         "node/reads.py",
-        "        self._gathering.append((now + self.timeout, deferred))\n",
+        "        self._gathering.append((now + self.timeout, caller))\n",
         "        asked = list(self._asked.values())\n"
         "        group = asked[-1].readers if asked else self._gathering\n"
-        "        group.append((now + self.timeout, deferred))\n",
+        "        group.append((now + self.timeout, caller))\n",
         tests="tests/node",
     ),
     Mutant(
@@ -408,13 +408,9 @@ MUTANTS: Final = (
     Mutant(
         "a failed condition takes a revision",
         "store/store.py",
-        "            return Outcome(OutcomeStatus.CONDITION_FAILED, previous)\n"
-        "        self.revision += 1\n"
-        "        revision = self.revision\n",
-        "            self.revision += 1\n"
-        "            return Outcome(OutcomeStatus.CONDITION_FAILED, previous)\n"
-        "        self.revision += 1\n"
-        "        revision = self.revision\n",
+        "            if not _holds(command.condition, previous):\n",
+        "            if not _holds(command.condition, previous):\n"
+        "                self.revision += 1\n",
         tests="tests/store",
     ),
     Mutant(
@@ -458,6 +454,71 @@ MUTANTS: Final = (
         "    (OutcomeUnknown, 504),\n",
         "    (OutcomeUnknown, 503),\n",
         seed=9,
+    ),
+    # What makes it fast.
+    Mutant(
+        "the fast lane reads without asking whether it may",
+        "rest/channel.py",
+        "        if not is_put and stale:\n",
+        "        if not is_put:\n",
+        seed=1,
+    ),
+    Mutant(
+        "the fast lane forgets a header that it does not know",
+        "rest/lane.py",
+        "    return int(length) if _HARMLESS.issuperset(seen) else NOT_PLAIN\n",
+        "    return int(length)\n",
+        tests="tests/rest",
+    ),
+    Mutant(
+        "of the commands in an entry the last is not carried out",
+        "store/store.py",
+        "            for data in split_commands(entry.data):\n",
+        "            for data in split_commands(entry.data)[:3]:\n",
+        tests="tests/store",
+    ),
+    Mutant(
+        "a deleted record is remembered",
+        "store/store.py",
+        '        self.recent.discard(b"k" + key)\n',
+        "",
+        seed=1,
+    ),
+    Mutant(
+        "records are remembered over a snapshot",
+        "store/store.py",
+        "        self.recent.clear()\n",
+        "",
+        seed=1,
+    ),
+    Mutant(
+        "what a snapshot has brought is applied again",
+        "node/pump.py",
+        "        start = max(0, self.replica.store.applied_index + 1 - entries[0].index)\n",
+        "        start = 0\n",
+        seed=1,
+    ),
+    Mutant(
+        "news of a commit waits for ever",
+        "node/outbox.py",
+        "        for to, message in late.items():\n"
+        "            self.transport.send(to, [message])\n",
+        "",
+        tests="tests/node",
+    ),
+    Mutant(
+        "what is gathered waits for ever",
+        "node/pump.py",
+        "        self._gathering = None\n        self._under_way.clear()\n",
+        "",
+        tests="tests/node",
+    ),
+    Mutant(
+        "a follower believes that a leader who talks to it is gone",
+        "peer/peers.py",
+        "        if self.running and link.node_id not in self._inboxes:\n",
+        "        if self.running:\n",
+        tests="tests/peer",
     ),
     # Connections.
     Mutant(

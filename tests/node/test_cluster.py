@@ -70,6 +70,30 @@ class WritesAndReads(SynchronousTestCase):
             cluster.result(write)
         self.assertLess(disk.syncs - before, 5)
 
+    def test_while_two_batches_are_under_way_the_next_gathers(self) -> None:
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        cluster.run(1)
+        cluster.isolate(leader.pump.node_id)
+        log = leader.pump.raft.core.log
+        last = log.last_index()
+
+        def grown_after(value: bytes, seconds: float) -> int:
+            leader.write(Put(b"k", value)).addErrback(lambda _: None)
+            cluster.run(seconds)
+            return log.last_index() - last
+
+        brief, long = pump.GATHER_SECONDS / 4, pump.GATHER_SECONDS
+        self.assertEqual(grown_after(b"1", brief), 1)
+        self.assertEqual(grown_after(b"2", brief), 2)
+        self.assertEqual(grown_after(b"3", brief), 2)
+        self.assertEqual(grown_after(b"4", brief), 2)
+        cluster.run(long)
+        self.assertEqual(log.last_index() - last, 3, "those two, in one entry")
+        self.assertEqual(grown_after(b"5", brief), 4)
+        self.assertEqual(grown_after(b"6", brief), 4)
+        self.assertEqual(grown_after(bytes(pump.GATHER_BYTES), brief), 6)
+
 
 def note(_: Outcome, acknowledged: dict[bytes, int], key: bytes, round_: int) -> None:
     """A write was acknowledged."""

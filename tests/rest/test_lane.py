@@ -209,6 +209,27 @@ class OneAtATime(SynchronousTestCase):
         statuses = [reply.status for reply in self.talk.replies()]
         self.assertEqual(statuses, [204, 200, 204, 404])
 
+    def test_answers_that_go_out_together_keep_their_order(self) -> None:
+        status = b"GET /_/status HTTP/1.1\r\nHost: n\r\n\r\n"
+        other = self.server.connect()
+        for ahead in (status, STALE, STALE + status, status + STALE):
+            self.database.hold = True
+            self.talk.say(PUT + ahead)
+            other.say(PUT)
+            self.database.hold = False
+            self.database.audience.begin()
+            for held in self.database.held:
+                held.callback(self.database.outcomes[-1])
+            self.assertEqual(other.replies(), [], "all have to be made first")
+            self.database.audience.end()
+            self.database.held.clear()
+            self.assertEqual([reply.status for reply in other.replies()], [204])
+            bodies = [reply.body[:1] for reply in self.talk.replies()]
+            expected = {status: [b"", b"{"], STALE: [b"", b"v"]}
+            expected[STALE + status] = [b"", b"v", b"{"]
+            expected[status + STALE] = [b"", b"{", b"v"]
+            self.assertEqual(bodies, expected[ahead])
+
     def test_who_sends_too_much_ahead_is_left_in_tcp(self) -> None:
         self.database.hold = True
         self.talk.say(GET)

@@ -35,6 +35,15 @@ def entry(index: int, command: Command | None) -> Entry:
     return Entry(1, index, data=data)
 
 
+def together(index: int, *commands: Command) -> Entry:
+    """A committed entry of several commands."""
+    made = [
+        encode_command(SESSION, 100 * index + place, TIME_MS + index, command)
+        for place, command in enumerate(commands)
+    ]
+    return Entry(1, index, data=join_commands(made))
+
+
 def bootstrap(store: Store) -> None:
     """A cluster of one."""
     store.bootstrap(77, [FIRST])

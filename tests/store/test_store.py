@@ -17,7 +17,7 @@ from kvdb.store.commands import (
 )
 from kvdb.store.encoding import Event, Operation, UnknownCommand
 from kvdb.store.store import Compacted, UnknownFormat
-from tests.store.entries import TIME_MS, Changer, entry
+from tests.store.entries import TIME_MS, Changer, entry, together
 from tests.store.suite import OnRocks, StoreTestCase
 
 DONE, NOT_FOUND = OutcomeStatus.DONE, OutcomeStatus.NOT_FOUND
@@ -89,6 +89,52 @@ class WritesTests(StoreTestCase):
     def test_an_entry_that_asks_for_nothing_counts(self) -> None:
         self.assertEqual(self.store.apply([entry(2, None)]), [])
         self.assertEqual((self.store.applied_index, self.store.applied_term), (2, 1))
+
+    def test_the_commands_of_an_entry_are_carried_out_in_order(self) -> None:
+        at_2 = Condition(ConditionKind.REVISION, 2)
+        settled = self.store.apply(
+            [
+                together(
+                    2,
+                    Put(b"k", b"1"),
+                    Put(b"k", b"2"),
+                    Put(b"k", b"3", at_2),
+                    Delete(b"other"),
+                    Put(b"last", b"4"),
+                )
+            ]
+        )
+        self.assertEqual(
+            [sequence for _, sequence, _ in settled], list(range(200, 205))
+        )
+        self.assertEqual(
+            [(o.status, o.revision) for _, _, o in settled],
+            [(DONE, 1), (DONE, 2), (DONE, 3), (OutcomeStatus.NOT_FOUND, 0), (DONE, 4)],
+        )
+        self.assertEqual(self.store.applied_index, 2)
+        self.assertEqual(
+            [(r, e.key) for r, e in self.store.events(0)],
+            [(1, b"k"), (2, b"k"), (3, b"k"), (4, b"last")],
+        )
+        self.assertEqual([r for r, _ in self.store.events(2)], [3, 4])
+
+    def test_an_entrys_history_goes_once_all_of_it_is_forgotten(self) -> None:
+        self.store.apply([together(2, *(Put(b"k", b"%d" % n) for n in range(5)))])
+        self.store.apply([together(3, Put(b"k", b"5"), Delete(b"k"))])
+        self.one(Compact(3))
+        self.assertFalse(self.store.compact_slice(100))
+        self.assertEqual([r for r, _ in self.store.events(3)], [4, 5, 6, 7])
+        for revision in (3, 4, 5, 6):
+            record = self.store.get(b"k", revision)
+            self.assertEqual(record and record.value, b"%d" % (revision - 1))
+        self.one(Compact(5))
+        self.assertFalse(self.store.compact_slice(100))
+        self.assertEqual([r for r, _ in self.store.events(5)], [6, 7])
+        self.one(Compact(7))
+        self.assertFalse(self.store.compact_slice(100))
+        left = [key for key, _ in self.store.engine.scan(b"h", b"i")]
+        left += [key for key, _ in self.store.engine.scan(b"v", b"w")]
+        self.assertEqual(left, [])
 
     def test_entries_come_in_order(self) -> None:
         with self.assertRaisesRegex(AssertionError, "entry 4 applied as 2"):
