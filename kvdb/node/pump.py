@@ -37,6 +37,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvdb.interfaces import Audience, Caller, DatabaseError, NoSpace, Unavailable
+from kvdb.node.gathering import Gathering
 from kvdb.node.outbox import Outbox
 from kvdb.node.proposals import Proposals
 from kvdb.node.reads import Reads
@@ -86,18 +87,6 @@ APPLY_SLICE_BYTES: Final = 16 << 10
 
 MAX_UNCOMMITTED_BYTES: Final = 128 << 20
 """Data a leader takes in beyond what it has applied, in bytes."""
-
-MAX_BATCHES: Final = 2
-"""Batches a leader has under way before what comes in is gathered for the next:
-under load a batch's cost is shared by more, and with one at a time the members
-would wait for each other."""
-
-GATHER_SECONDS: Final = 0.002
-"""For how long at most: where a commit takes longer than this, waiting for one
-gains nothing."""
-
-GATHER_BYTES: Final = 8 << 10
-"""How much is gathered at most, in bytes: it is worth a batch of its own."""
 
 log = Logger(namespace="kvdb.node")
 
@@ -202,14 +191,13 @@ class Pump:
     proposals: Proposals = field(init=False)
     reads: Reads = field(init=False)
     writer: LogWriter = field(init=False)
+    gathering: Gathering = field(init=False)
     stalled_for: float = 0.0
     running: bool = False
     _advancing: bool = False
     _held: deque[tuple[float, Entry]] = field(factory=deque)
     _held_bytes: int = 0
     _held_term: int = 0
-    _under_way: deque[int] = field(factory=deque)
-    _gathering: IDelayedCall | None = None
     _to_apply: deque[Message] = field(factory=deque)
     _applied_term: int = 0
     _turn_call: IDelayedCall | None = None
@@ -219,6 +207,7 @@ class Pump:
         timeout = self.settings.request_timeout
         self.proposals = Proposals(self.session, timeout)
         self.reads = Reads(self.session, timeout)
+        self.gathering = Gathering(self.clock, self.wake)
         self.writer = LogWriter(
             self.replica.log,
             self._deliver,
@@ -269,9 +258,7 @@ class Pump:
         if self._turn_call is not None:
             self._turn_call.cancel()
             self._turn_call = None
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
+        self.gathering.stop()
         self.outbox.close()
         self.proposals.refuse_all(why)
         self.reads.refuse_all(why)
@@ -540,34 +527,17 @@ class Pump:
             self._drop_held()
         if not (self._held or self.proposals.queued_bytes):
             return
-        if self.leading and self._gather():
+        core = self.raft.core
+        waiting_bytes = self._held_bytes + self.proposals.queued_bytes
+        if self.leading and self.gathering.waits(core.log, waiting_bytes):
             return
         if self._held:
             held, self._held = self._held, deque()
             self._held_bytes = 0
             self._propose_held(held)
-        self.proposals.offer(self._propose, self.raft.core.term)
-        self._under_way.append(self.raft.core.log.last_index())
-
-    def _gather(self) -> bool:
-        """Whether what waits to be proposed is to wait for more."""
-        under_way, log_ = self._under_way, self.raft.core.log
-        while under_way and not log_.committed < under_way[0] <= log_.last_index():
-            under_way.popleft()
-        waits = len(under_way) >= MAX_BATCHES
-        if waits and self._held_bytes + self.proposals.queued_bytes < GATHER_BYTES:
-            if self._gathering is None:
-                self._gathering = self.clock.callLater(GATHER_SECONDS, self._gathered)
-            return True
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
-        return False
-
-    def _gathered(self) -> None:
-        self._gathering = None
-        self._under_way.clear()
-        self.wake()
+        self.proposals.offer(self._propose, core.term)
+        if self.leading:
+            self.gathering.proposed(core.log.last_index())
 
     def _propose_held(self, held: deque[tuple[float, Entry]]) -> None:
         while held:
@@ -642,6 +612,8 @@ class Pump:
         self.reads.ask_again(
             self.clock.seconds(), self.raft.read_index, all_rounds=True
         )
+        if not self.leading:
+            self.gathering.stop()
         for watcher in self.watchers:
             watcher.leader_changed()
 

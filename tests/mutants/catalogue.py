@@ -508,9 +508,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "what is gathered waits for ever",
-        "node/pump.py",
-        "        self._gathering = None\n        self._under_way.clear()\n",
-        "",
+        "node/gathering.py",
+        "        self._waiting = None\n        self._under_way.clear()\n        self.wake()\n",
+        "        self._waiting = None\n",
         tests="tests/node",
     ),
     Mutant(

@@ -10,7 +10,7 @@ from kvdb.interfaces import (
     Unavailable,
     UnknownMember,
 )
-from kvdb.node import changes, proposals, pump
+from kvdb.node import changes, gathering, proposals, pump
 from kvdb.peer.handshake import RefusalCode
 from kvdb.raft.confchange import encode_conf_change
 from kvdb.raft.messages import (
@@ -70,6 +70,15 @@ class WritesAndReads(SynchronousTestCase):
             cluster.result(write)
         self.assertLess(disk.syncs - before, 5)
 
+    def test_a_member_that_passes_writes_on_keeps_no_count_of_them(self) -> None:
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        follower = next(n for n in cluster.nodes() if n is not leader)
+        for number in range(20):
+            cluster.put(follower, b"k", b"%d" % number)
+            self.assertEqual(len(follower.pump.gathering), 0)
+            self.assertLessEqual(len(leader.pump.gathering), 2)
+
     def test_while_two_batches_are_under_way_the_next_gathers(self) -> None:
         cluster = Cluster(3)
         leader = cluster.leader()
@@ -83,7 +92,7 @@ class WritesAndReads(SynchronousTestCase):
             cluster.run(seconds)
             return log.last_index() - last
 
-        brief, long = pump.GATHER_SECONDS / 4, pump.GATHER_SECONDS
+        brief, long = gathering.GATHER_SECONDS / 4, gathering.GATHER_SECONDS
         self.assertEqual(grown_after(b"1", brief), 1)
         self.assertEqual(grown_after(b"2", brief), 2)
         self.assertEqual(grown_after(b"3", brief), 2)
@@ -92,7 +101,7 @@ class WritesAndReads(SynchronousTestCase):
         self.assertEqual(log.last_index() - last, 3, "those two, in one entry")
         self.assertEqual(grown_after(b"5", brief), 4)
         self.assertEqual(grown_after(b"6", brief), 4)
-        self.assertEqual(grown_after(bytes(pump.GATHER_BYTES), brief), 6)
+        self.assertEqual(grown_after(bytes(gathering.GATHER_BYTES), brief), 6)
 
 
 def note(_: Outcome, acknowledged: dict[bytes, int], key: bytes, round_: int) -> None:
