@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvdb.interfaces import (
@@ -24,6 +26,7 @@ from kvdb.raft.messages import (
 from kvdb.raft.progress import ProgressState
 from kvdb.store.commands import Outcome, OutcomeStatus, Put
 from kvdb.store.encoding import encode_command, join_commands
+from kvdb.store.store import Settled, Store
 from tests.node.cluster import Cluster, url
 
 
@@ -69,6 +72,24 @@ class WritesAndReads(SynchronousTestCase):
         for write in writes:
             cluster.result(write)
         self.assertLess(disk.syncs - before, 5)
+
+    def test_what_is_committed_is_applied_a_slice_at_a_time(self) -> None:
+        sizes: list[int] = []
+        apply = Store.apply
+
+        def noted(store: Store, entries: Sequence[Entry]) -> list[Settled]:
+            sizes.append(sum(entry.size for entry in entries))
+            return apply(store, entries)
+
+        self.patch(Store, "apply", noted)
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        writes = [leader.write(Put(b"k", bytes(1000))) for _ in range(500)]
+        for write in writes:
+            cluster.result(write)
+        most = pump.APPLY_SLICE_BYTES + 2 * proposals.MAX_ENTRY_BYTES
+        self.assertGreater(sum(sizes), 10 * most)
+        self.assertLess(max(sizes), most)
 
     def test_a_member_that_passes_writes_on_keeps_no_count_of_them(self) -> None:
         cluster = Cluster(3)

@@ -66,6 +66,7 @@ class LocalDatabase:
         self.hold = False
         self.held: list[Deferred[Any]] = []
         self.outcomes: list[Outcome] = []
+        self.audiences: list[Audience] = []
         self.asked: list[tuple[Any, ...]] = []
         self.barriers = 0
         self.ready = True
@@ -79,7 +80,7 @@ class LocalDatabase:
         return succeed(value)
 
     def listen(self, audience: Audience) -> None:
-        self.audience = audience
+        self.audiences.append(audience)
 
     def write(self, command: Command) -> Deferred[Outcome]:
         outcome = None

@@ -217,11 +217,13 @@ class OneAtATime(SynchronousTestCase):
             self.talk.say(PUT + ahead)
             other.say(PUT)
             self.database.hold = False
-            self.database.audience.begin()
+            for audience in self.database.audiences:
+                audience.begin()
             for held in self.database.held:
                 held.callback(self.database.outcomes[-1])
             self.assertEqual(other.replies(), [], "all have to be made first")
-            self.database.audience.end()
+            for audience in self.database.audiences:
+                audience.end()
             self.database.held.clear()
             self.assertEqual([reply.status for reply in other.replies()], [204])
             bodies = [reply.body[:1] for reply in self.talk.replies()]

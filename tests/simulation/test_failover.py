@@ -84,6 +84,21 @@ def test_a_follower_that_is_wrong_about_it_changes_nothing(seed: int) -> None:
     assert {term_of(m) for m in cluster.machines.values()} == {term}
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_that_another_follower_is_gone_is_no_reason_to_forget_the_leader(
+    seed: int,
+) -> None:
+    cluster, leader = cluster_of(seed, 3)
+    killed, left = [m for m in cluster.machines.values() if m is not leader]
+    killed.kill()
+    followed = set()
+    for _ in range(100):
+        cluster.run(cluster.timeline.now + 0.01)
+        followed.add(left.node.pump.leader if left.node else None)
+    number = leader.node_id  # a failure that shows all of a cluster takes minutes
+    assert followed == {number}
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_what_links_do_is_no_sign_that_a_process_is_gone(
     seed: int, monkeypatch: pytest.MonkeyPatch
