@@ -12,7 +12,8 @@ Files::
 
 Memory is bounded: L{WRITE_BUFFER_BYTES} times L{WRITE_BUFFERS} for what is not
 flushed, L{CACHE_BYTES} for what is read, and indexes and filters within the
-latter.
+latter, in parts: the whole filter of one file is larger than the part of the cache
+that it could lie in, and would be read again for each key.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any, Final
 
 from attrs import define, field
 from rocksdict import (
+    BlockBasedIndexType,
     BlockBasedOptions,
     Cache,
     DBCompressionType,
@@ -43,6 +45,9 @@ WRITE_BUFFERS: Final = 4
 """How many of them there may be, one being filled and others written out."""
 
 CACHE_BYTES: Final = 64 << 20
+
+METADATA_BLOCK_BYTES: Final = 4 << 10
+"""A part of an index or a filter."""
 
 OPEN_FILES: Final = 512
 
@@ -66,6 +71,10 @@ def _options() -> Options:
     table = BlockBasedOptions()
     table.set_block_cache(Cache(CACHE_BYTES))
     table.set_bloom_filter(10, False)
+    table.set_index_type(BlockBasedIndexType.two_level_index_search())
+    table.set_partition_filters(True)
+    table.set_metadata_block_size(METADATA_BLOCK_BYTES)
+    table.set_pin_top_level_index_and_filter(True)
     table.set_cache_index_and_filter_blocks(True)
     table.set_pin_l0_filter_and_index_blocks_in_cache(True)
     options.set_block_based_table_factory(table)
@@ -113,8 +122,12 @@ class RocksEngine:
     _write_options: Any = field(init=False)  # its stubs are wrong
 
     def __attrs_post_init__(self) -> None:
+        options = _options()
+        # Named, too: a column family that is there already is else opened with
+        # what was written down for it, and without the cache.
+        families = {"default": options}
         try:
-            self._db = Rdict(self.path, options=_options())
+            self._db = Rdict(self.path, options=options, column_families=families)
         except Exception as error:
             raise _engine_error(self.path, error) from error
         self._write_options = WriteOptions()

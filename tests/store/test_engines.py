@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from rocksdict import Options, Rdict
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvdb.storage.filesystem import DiskFull, OneThread, RealFileSystem
@@ -136,6 +137,26 @@ class RocksDirectoryTests(OnRocks):
         self.assertRaisesRegex(EngineError, "checksum", engine.write, {b"a": b"b"})
         self.assertRaisesRegex(EngineError, "checksum", engine.flush)
         real.close()
+
+
+class SettingsTests(SynchronousTestCase):
+    """RocksDB's settings are those of the running release."""
+
+    def test_they_hold_for_a_directory_that_is_there_already(self) -> None:
+        path = self.mktemp()
+        other = Options(raw_mode=True)
+        other.create_if_missing(True)
+        Rdict(path, options=other).close()
+        for _ in range(2):
+            engine = RocksEngine(path)
+            capacity = engine._db.property_int_value("rocksdb.block-cache-capacity")
+            engine.write({b"k": b"v"})
+            engine.close()
+            self.assertEqual(capacity, rocks.CACHE_BYTES)
+            newest = max(Path(path).glob("OPTIONS-*")).read_text()
+            self.assertIn("index_type=kTwoLevelIndexSearch", newest)
+            self.assertIn("partition_filters=true", newest)
+            self.assertIn(f"write_buffer_size={rocks.WRITE_BUFFER_BYTES}", newest)
 
 
 class MemoryEngineTests(SynchronousTestCase):
