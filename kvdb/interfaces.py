@@ -127,6 +127,70 @@ class Audience(Protocol):
         """That was all of it."""
 
 
+@frozen(slots=True)
+class Selection:
+    """
+    Which keys a watch is about.
+
+    @ivar key: this one; None for all that begin with C{prefix}.
+    """
+
+    key: bytes | None = None
+    prefix: bytes = b""
+
+
+@frozen(slots=True, eq=False)
+class Change:
+    """
+    One change of one key.
+
+    @ivar record: what the key is since; None if it was deleted.
+    @ivar previous: the key's mod_revision before; 0 if it was absent.
+    @ivar time_ms: when it was proposed, by the proposer's clock, since 1970.
+    """
+
+    revision: int
+    key: bytes
+    record: Record | None
+    previous: int
+    time_ms: int
+
+
+class WatchListener(Protocol):
+    """
+    Who watches.  It may pause its watch or end it while it is being told; it
+    may not raise.
+    """
+
+    def changed(self, change: Change) -> None:
+        """The next change."""
+
+    def progress(self, revision: int) -> None:
+        """All changes up to C{revision} were told."""
+
+    def ended(self, error: DatabaseError) -> None:
+        """Nothing more will be told; those who want more watch again, from
+        the last revision that they were told."""
+
+
+class Watch(Protocol):
+    """A watch that was begun.
+
+    @ivar position: the revision behind which it began, or up to which it was told.
+    """
+
+    position: int
+
+    def pause(self) -> None:
+        """Tell nothing for now."""
+
+    def resume(self) -> None:
+        """Go on, with what came meanwhile first."""
+
+    def cancel(self) -> None:
+        """Tell nothing any more."""
+
+
 class Database(Protocol):
     """The node, as the surfaces see it."""
 
@@ -161,6 +225,26 @@ class Database(Protocol):
 
         @raise CompactedRevision: that past is forgotten.
         @raise ValueError: C{revision} lies in the future.
+        """
+
+    def range(
+        self, low: bytes, high: bytes, limit: int
+    ) -> tuple[int, Sequence[tuple[bytes, Record]]]:
+        """
+        Read locally: the store's revision, and up to C{limit} records with
+        C{low <= key < high}, in order of keys.
+        """
+
+    def watch(
+        self, selection: Selection, since: int | None, listener: WatchListener
+    ) -> Watch:
+        """
+        Tell C{listener} all changes after revision C{since}, or from now on.
+        It is told nothing before this returns.
+
+        @raise CompactedRevision: some of them are forgotten.
+        @raise ValueError: C{since} lies in the future.
+        @raise Unavailable: there are too many watches.
         """
 
     def add_member(

@@ -264,6 +264,7 @@ class HTTPService(Service):
         node = self._node_service.node
         if node is not None:
             yield node.hand_over()
+            node.end_watches()
         if self.port is not None:
             yield maybeDeferred(self.port.stopListening)
         if self.site is not None:

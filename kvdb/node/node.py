@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
@@ -18,7 +18,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kvdb.interfaces import Audience, Caller, CompactedRevision, NodeStatus
+from kvdb.interfaces import (
+    Audience,
+    Caller,
+    CompactedRevision,
+    NodeStatus,
+    Selection,
+    Unavailable,
+    Watch,
+    WatchListener,
+)
 from kvdb.node.changes import Changes
 from kvdb.node.compaction import Compaction
 from kvdb.node.failover import Failover
@@ -28,12 +37,16 @@ from kvdb.node.replica import Replica
 from kvdb.node.settings import NodeSettings
 from kvdb.node.snapshots import Incoming, Snapshots
 from kvdb.node.status import node_status
+from kvdb.node.watches import Watches
 from kvdb.peer.handshake import Hello, Identity, Refusal, RefusalCode
 from kvdb.raft.messages import NO_NODE, Message
 from kvdb.store.commands import Command, Outcome, Record
 from kvdb.store.store import Compacted
 
 log = Logger(namespace="kvdb.node")
+
+WATCH_PATIENCE: Final = 3
+"""Election timeouts without a leader, until watches end."""
 
 
 class Network(Protocol):
@@ -73,6 +86,7 @@ class Node:
     changes: Changes = field(init=False)
     snapshots: Snapshots = field(init=False)
     failover: Failover = field(init=False)
+    watches: Watches = field(init=False)
     _caught_up: bool = False
 
     def attach(self, network: Network) -> None:
@@ -98,6 +112,7 @@ class Node:
         self.changes.pump = self.pump
         self.snapshots.pump = self.pump
         self.failover = Failover(self.pump, self.clock, self.random)
+        self.watches = Watches(store, self.clock)
         self.pump.watchers = (
             self.changes,
             Compaction(self.pump),
@@ -129,8 +144,15 @@ class Node:
 
         return self.changes.transfer(None).addBoth(ended)
 
+    def end_watches(self) -> None:
+        """Tell those who watch to go elsewhere."""
+        stopping = Unavailable("the node is stopping", "Watch another member.")
+        self.watches.end_all(stopping)
+
     def halt(self) -> None:
         """Take no part any more; whoever waits is told."""
+        self.end_watches()
+        self.watches.stop()
         self.failover.stop()
         self.pump.halt("the node is stopping")
 
@@ -178,6 +200,21 @@ class Node:
             return self.replica.store.get(key, revision)
         except Compacted as error:
             raise CompactedRevision(str(error)) from error
+
+    def range(
+        self, low: bytes, high: bytes, limit: int
+    ) -> tuple[int, Sequence[tuple[bytes, Record]]]:
+        """See there."""
+        store = self.replica.store
+        return store.revision, list(store.range(low, high, limit))
+
+    def watch(
+        self, selection: Selection, since: int | None, listener: WatchListener
+    ) -> Watch:
+        """See there."""
+        if not self.pump.running:
+            raise Unavailable("the node is stopping", "Watch another member.")
+        return self.watches.watch(selection, since, listener)
 
     def add_member(
         self, node_id: int, url: str, idempotency_key: bytes = b""
@@ -244,10 +281,12 @@ class Node:
         self.changes.identity = self.identity
         self._record(cluster_id=cluster_id)
 
-    # Watching the pump, for readiness.
+    # Watching the pump, for readiness and for those who watch keys.
 
     def ticked(self) -> None:
         """Find out once whether this node has caught up since its start."""
+        patience = WATCH_PATIENCE * self.settings.election_timeout
+        self.watches.ticked(self.pump.leader != NO_NODE, patience)
         if not self._caught_up and self.pump.leader != NO_NODE:
             self.pump.read_barrier().addCallbacks(self._note_caught_up, lambda _: None)
 
@@ -258,4 +297,5 @@ class Node:
         """Nothing follows from that here."""
 
     def applied(self, entries: int, commands: int) -> None:
-        """Nothing follows from that here."""
+        """Tell those who watch."""
+        self.watches.applied()

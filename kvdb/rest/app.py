@@ -2,8 +2,7 @@
 The tree of addresses, as Klein routes.
 
 Thin on purpose: a route names a method and an address, and what is done stands
-in L{kvdb.rest.keys} and L{kvdb.rest.members}, which know neither Klein nor
-Twisted's requests.
+in the modules it names, which know neither Klein nor Twisted's requests.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from werkzeug.routing import BaseConverter
 
 from kvdb.rest.call import Call
 from kvdb.rest.keys import Keys
+from kvdb.rest.listing import Listing
 from kvdb.rest.members import Members
 from kvdb.rest.parsing import (
     KV_PREFIX,
@@ -33,8 +33,13 @@ from kvdb.rest.parsing import (
     target_path,
 )
 from kvdb.rest.problems import Answer, Problem, answer_to
+from kvdb.rest.streaming import Sink, Stream
+from kvdb.rest.watching import Watching
 
-Handler = Callable[[Call], Answer | Deferred[Answer]]
+Handled = (
+    Answer | Stream | Deferred[Answer] | Deferred[Stream] | Deferred[Answer | Stream]
+)
+Handler = Callable[[Call], Handled]
 
 
 class PathConverter(BaseConverter):
@@ -72,9 +77,13 @@ class API:
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False
 
-    def __init__(self, keys: Keys, members: Members) -> None:
+    def __init__(
+        self, keys: Keys, members: Members, listing: Listing, watching: Watching
+    ) -> None:
         self.keys = keys
         self.members = members
+        self.listing = listing
+        self.watching = watching
 
     # Addresses of kvdb's own.
 
@@ -123,6 +132,16 @@ class API:
         """Which release it is."""
         return answer(request, self.members.version)
 
+    @app.route("/_/kv", methods=["GET"])
+    def list_keys(self, request: Request) -> Deferred[bytes]:
+        """A page of keys."""
+        return answer(request, self.listing.get)
+
+    @app.route("/_/watch", methods=["GET"])
+    def watch(self, request: Request) -> Deferred[bytes]:
+        """Changes of keys, as they happen."""
+        return answer(request, self.watching.get)
+
     # Keys, and members as in the original.
 
     @app.route("/_/kv/<path:rest>", methods=["GET"])
@@ -164,7 +183,9 @@ class API:
 
 
 _METHODS = {
+    b"/_/kv": "GET, HEAD",
     b"/_/status": "GET, HEAD",
+    b"/_/watch": "GET, HEAD",
     b"/_/members": "GET, HEAD, POST",
     b"/_/leader": "POST",
     b"/_/live": "GET, HEAD",
@@ -232,7 +253,7 @@ def _not_for(method: bytes, allowed: str) -> Problem:
 def answer(request: Request, handle: Handler) -> Deferred[bytes]:
     """Have C{handle} answer C{request}, or say why it could not."""
 
-    def begin() -> Answer | Deferred[Answer]:
+    def begin() -> Handled:
         call = _call_of(request)
         check_expect(call.header("expect"))
         check_host(call.header("host"))
@@ -240,7 +261,7 @@ def answer(request: Request, handle: Handler) -> Deferred[bytes]:
         return handle(call)
 
     done: Deferred[Any] = maybeDeferred(begin)
-    return done.addErrback(answer_to).addCallback(partial(send, request))
+    return done.addErrback(answer_to).addCallback(partial(_deliver, request))
 
 
 def _call_of(request: Any) -> Call:
@@ -258,6 +279,19 @@ def _call_of(request: Any) -> Call:
         ).items()
     }
     return Call(request.method, target_path(request.uri), args, headers, body)
+
+
+def _deliver(request: Any, made: Answer | Stream) -> bytes | Deferred[bytes]:
+    if isinstance(made, Answer):
+        return send(request, made)
+    request.setResponseCode(200)
+    for name, value in made.headers.items():
+        request.setHeader(name, value)
+    request.setHeader(b"x-content-type-options", b"nosniff")
+    # What is cut off must not look like the next answer's beginning.
+    request.setHeader(b"connection", b"close")
+    request.channel.persistent = False
+    return Sink(request, made.clock).start(made)
 
 
 def send(request: Request, made: Answer) -> bytes:

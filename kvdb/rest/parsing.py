@@ -71,6 +71,40 @@ def key_of(path: bytes, max_bytes: int) -> bytes:
     return key
 
 
+def parameter_of(
+    args: Mapping[bytes, Sequence[bytes]], name: str, max_bytes: int
+) -> bytes | None:
+    """A key, or what keys begin with, in the query; percent-decoded already."""
+    value = args.get(name.encode(), [None])[0]
+    if value is None:
+        return None
+    if len(value) > max_bytes:
+        raise Problem(414, f"{name} has {len(value)} bytes, the limit is {max_bytes}")
+    if not value.startswith(b"/"):
+        raise Problem(400, f"{name} begins with a slash, as every key does")
+    return value
+
+
+def number_of(
+    args: Mapping[bytes, Sequence[bytes]], name: str, low: int, high: int
+) -> int | None:
+    """A number in the query."""
+    value = args.get(name.encode(), [None])[0]
+    if value is None:
+        return None
+    if not value.isdigit() or len(value) > MAX_DIGITS or not low <= int(value) <= high:
+        raise Problem(400, f"{name} is a number from {low} to {high}")
+    return int(value)
+
+
+def flag_of(args: Mapping[bytes, Sequence[bytes]], name: str) -> bool:
+    """Something that is true or false in the query; false if left out."""
+    value = args.get(name.encode(), [b"false"])[0]
+    if value not in (b"true", b"false"):
+        raise Problem(400, f"{name} is true or false")
+    return value == b"true"
+
+
 def check_query(args: Mapping[bytes, Sequence[bytes]], known: Collection[str]) -> None:
     """Refuse a parameter that would be ignored, or one given twice."""
     for raw, values in args.items():

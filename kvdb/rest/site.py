@@ -22,7 +22,9 @@ from kvdb.rest.app import API, RawPathResource, send
 from kvdb.rest.channel import FastChannel
 from kvdb.rest.keys import Keys, too_large
 from kvdb.rest.lane import Lane
+from kvdb.rest.listing import Listing
 from kvdb.rest.members import Members
+from kvdb.rest.watching import Watching
 
 MAX_KEY_BYTES: Final = 4096
 MAX_VALUE_BYTES: Final = 1 << 20
@@ -147,6 +149,8 @@ def make_site(database: Database, clock: IReactorTime, settings: RestSettings) -
     api = API(
         Keys(database, settings.max_key_bytes, settings.max_value_bytes),
         Members(database, clock),
+        Listing(database, settings.max_key_bytes),
+        Watching(database, clock, settings.max_key_bytes),
     )
 
     class Request(BoundedRequest):

@@ -7,6 +7,7 @@ And the server on it, spoken to in bytes.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import define, evolve, field
@@ -23,8 +24,12 @@ from kvdb.interfaces import (
     CompactedRevision,
     MemberStatus,
     NodeStatus,
+    Selection,
     UnknownMember,
+    Watch,
+    WatchListener,
 )
+from kvdb.node.watches import Watches
 from kvdb.raft.messages import Entry
 from kvdb.rest.site import RestSettings, Site, make_site
 from kvdb.store.commands import Command, Member, Outcome, Record
@@ -57,9 +62,10 @@ class LocalDatabase:
     @ivar held: writes that wait, while C{hold} is set.
     @ivar outcomes: of all writes.
     @ivar asked: what was asked of the membership.
+    @param clock: by which watches read history.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
         self.store = Store.open(MemoryEngines())
         self.store.bootstrap(7, [Member(1, "http://h:1")])
         self.failure: Exception | None = None
@@ -69,6 +75,7 @@ class LocalDatabase:
         self.audiences: list[Audience] = []
         self.asked: list[tuple[Any, ...]] = []
         self.barriers = 0
+        self.watches = Watches(self.store, clock or Clock())
         self.ready = True
 
     def _answer(self, value: Any) -> Deferred[Any]:
@@ -88,6 +95,7 @@ class LocalDatabase:
             index = self.store.applied_index + 1
             data = join_commands([encode_command(1, index, 0, command)])
             [(_, _, outcome)] = self.store.apply([Entry(1, index, data=data)])
+            self.watches.applied()
             self.outcomes.append(outcome)
         return self._answer(outcome)
 
@@ -110,6 +118,16 @@ class LocalDatabase:
             return self.store.get(key, revision)
         except Compacted as error:
             raise CompactedRevision(str(error)) from error
+
+    def range(
+        self, low: bytes, high: bytes, limit: int
+    ) -> tuple[int, Sequence[tuple[bytes, Record]]]:
+        return self.store.revision, list(self.store.range(low, high, limit))
+
+    def watch(
+        self, selection: Selection, since: int | None, listener: WatchListener
+    ) -> Watch:
+        return self.watches.watch(selection, since, listener)
 
     def add_member(
         self, node_id: int, url: str, idempotency_key: bytes = b""
@@ -200,8 +218,11 @@ class Server:
     """A server on a database of its own."""
 
     settings: RestSettings = field(factory=RestSettings)
-    database: LocalDatabase = field(factory=LocalDatabase)
     clock: Clock = field(factory=Clock)
+    database: LocalDatabase = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.database = LocalDatabase(self.clock)
 
     def connect(self) -> Conversation:
         """A connection."""
