@@ -65,6 +65,13 @@ class MemberStatus:
         this node does not lead.
     @ivar lag: entries it is behind the leader, or None likewise.
     @ivar connected: whether a connection to it is up; None for oneself.
+
+    What follows is what the member last said of itself, C{age_seconds} ago; None
+    where nothing was heard for some seconds, or it is of an earlier release.
+
+    @ivar client_url: where it serves clients.
+    @ivar last_index: of its log.
+    @ivar links: ids of the members that it is connected to.
     """
 
     id: int
@@ -73,6 +80,15 @@ class MemberStatus:
     match_index: int | None
     lag: int | None
     connected: bool | None
+    client_url: str | None = None
+    term: int | None = None
+    last_index: int | None = None
+    applied_index: int | None = None
+    revision: int | None = None
+    version: str | None = None
+    store_bytes: int | None = None
+    links: Sequence[int] | None = None
+    age_seconds: float | None = None
 
 
 @frozen(slots=True)

@@ -250,6 +250,7 @@ class HTTPService(Service):
         self.site = make_site(node, self._reactor, limits)
         self.port = self._host.listen(settings.port, self.site, settings.host)
         address: Any = self.port.getHost()
+        node.reports.client_url = f"http://{settings.host}:{address.port}"
         log.info(
             "member {node} serves clients at http://{host}:{port}",
             node=settings.node_id,
@@ -301,15 +302,23 @@ class Kvdb(MultiService):
             Service.startService(self)
             for service in self:
                 service.startService()
-                if service is self._log_service and self._was_removed():
+                if service is self._log_service and self._may_not_serve():
                     return
         except FATAL as error:
             self._host.stop(str(error), 1)
 
-    def _was_removed(self) -> bool:
+    def _may_not_serve(self) -> bool:
         opened = self._log_service.log
         identity = None if opened is None else opened.identity
-        if identity is None or not identity.removed:
+        if identity is None:
+            return False
+        if identity.diverged:
+            raise Refused(
+                f"the data of member {identity.node_id} was found to differ from the"
+                " other members'.  Remove the member, and add it under a new id, with"
+                " an empty data directory"
+            )
+        if not identity.removed:
             return False
         self._host.stop(
             f"member {identity.node_id} was removed from the cluster.  To have it"

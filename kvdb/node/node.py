@@ -34,11 +34,13 @@ from kvdb.node.failover import Failover
 from kvdb.node.outbox import Outbox
 from kvdb.node.pump import Pump
 from kvdb.node.replica import Replica
+from kvdb.node.reports import Reports
 from kvdb.node.settings import NodeSettings
 from kvdb.node.snapshots import Incoming, Snapshots
 from kvdb.node.status import node_status
 from kvdb.node.watches import Watches
 from kvdb.peer.handshake import Hello, Identity, Refusal, RefusalCode
+from kvdb.peer.report import Report
 from kvdb.raft.messages import NO_NODE, Message
 from kvdb.store.commands import Command, Outcome, Record
 from kvdb.store.store import Compacted
@@ -87,6 +89,7 @@ class Node:
     snapshots: Snapshots = field(init=False)
     failover: Failover = field(init=False)
     watches: Watches = field(init=False)
+    reports: Reports = field(init=False)
     _caught_up: bool = False
 
     def attach(self, network: Network) -> None:
@@ -113,6 +116,9 @@ class Node:
         self.snapshots.pump = self.pump
         self.failover = Failover(self.pump, self.clock, self.random)
         self.watches = Watches(store, self.clock)
+        self.reports = Reports(
+            self.pump, lambda: list(self.network.connected()), self._diverged
+        )
         self.pump.watchers = (
             self.changes,
             Compaction(self.pump),
@@ -162,6 +168,12 @@ class Node:
             return  # told before
         self._record(removed=True)
         self.stop(f"member {self.identity.node_id} was removed from the cluster", 0)
+
+    def _diverged(self, why: str) -> None:
+        if self.pump.running:
+            self._record(diverged=True)
+            self.pump.halt("this member's data is not what the others have")
+            self.stop(why, 1)
 
     def _record(self, **changes: Any) -> None:
         identity = self.replica.log.identity
@@ -234,7 +246,7 @@ class Node:
 
     def status(self) -> NodeStatus:
         """See there."""
-        return node_status(self.pump, self.network.connected())
+        return node_status(self.pump, self.reports)
 
     def is_ready(self) -> bool:
         """See there."""
@@ -249,6 +261,15 @@ class Node:
     def messages_received(self, sender: int, messages: Sequence[Message]) -> None:
         """Messages from another member."""
         self.pump.receive(messages)
+
+    def report(self) -> Report:
+        """What to tell the other members of this one."""
+        return self.reports.own()
+
+    def report_received(self, sender: int, report: Report) -> None:
+        """What another member says of itself."""
+        if self.pump.running:
+            self.reports.received(sender, report)
 
     def connected(self, node_id: int) -> None:
         """A connection to a member is up."""
@@ -287,6 +308,7 @@ class Node:
         """Find out once whether this node has caught up since its start."""
         patience = WATCH_PATIENCE * self.settings.election_timeout
         self.watches.ticked(self.pump.leader != NO_NODE, patience)
+        self.reports.ticked()
         if not self._caught_up and self.pump.leader != NO_NODE:
             self.pump.read_barrier().addCallbacks(self._note_caught_up, lambda _: None)
 

@@ -4,24 +4,20 @@ What a node says of itself, and what it warns of.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+
+from attrs import evolve
 
 from kvdb import __version__
 from kvdb.interfaces import MemberStatus, NodeStatus
 from kvdb.node.pump import Pump
-from kvdb.raft.messages import NO_NODE, Role
+from kvdb.node.reports import Reports, own_role
+from kvdb.raft.messages import NO_NODE
 from kvdb.store.commands import Member
 
-_ROLES = {
-    Role.FOLLOWER: "follower",
-    Role.CANDIDATE: "candidate",
-    Role.PRE_CANDIDATE: "candidate",
-    Role.LEADER: "leader",
-}
 
-
-def node_status(pump: Pump, connected: Collection[int]) -> NodeStatus:
-    """@param connected: the members a connection is up to."""
+def node_status(pump: Pump, reports: Reports) -> NodeStatus:
+    """@param reports: what is known of the other members."""
     core = pump.raft.core
     store = pump.replica.store
     log = pump.replica.log
@@ -30,7 +26,7 @@ def node_status(pump: Pump, connected: Collection[int]) -> NodeStatus:
     return NodeStatus(
         id=pump.node_id,
         cluster_id=f"{store.cluster_id:016x}",
-        role=_own_role(pump),
+        role=own_role(pump),
         leader=leader,
         term=core.term,
         commit_index=core.log.committed,
@@ -40,40 +36,53 @@ def node_status(pump: Pump, connected: Collection[int]) -> NodeStatus:
         log_bytes=log.size_bytes,
         store_bytes=store.size_bytes,
         version=__version__,
-        members=[_member_status(pump, member, connected) for member in members],
-        alarms=list(_alarms(pump)),
+        members=[_member_status(pump, reports, member) for member in members],
+        alarms=[*_alarms(pump), *reports.alarms],
         warnings=list(_warnings(pump)),
     )
 
 
-def _own_role(pump: Pump) -> str:
-    return "learner" if pump.raft.core.is_learner else _ROLES[pump.raft.core.role]
-
-
-def _member_status(
-    pump: Pump, member: Member, connected: Collection[int]
-) -> MemberStatus:
+def _member_status(pump: Pump, reports: Reports, member: Member) -> MemberStatus:
     core = pump.raft.core
-    if member.id == pump.node_id:
-        role = _own_role(pump)
+    is_own = member.id == pump.node_id
+    found = reports.latest(member.id)
+    if is_own:
+        role = own_role(pump)
     elif member.id == core.leader:
         role = "leader"
     elif member.id in core.tracker.configuration.learners:
         role = "learner"
+    elif pump.leading:
+        role = "follower"
     else:
-        role = "follower" if pump.leading else "unknown"
+        # Two who lead are of different terms: the later one is known above.
+        role = found[1].role if found is not None else "unknown"
     match = lag = None
     if pump.leading and member.id in core.tracker.progress:
         match = core.tracker.progress[member.id].match
         lag = core.log.last_index() - match
-    own = member.id == pump.node_id
-    return MemberStatus(
+    status = MemberStatus(
         id=member.id,
         url=member.url,
         role=role,
         match_index=match,
         lag=lag,
-        connected=None if own else member.id in connected,
+        connected=None if is_own else member.id in reports.connected(),
+    )
+    if found is None:
+        return status
+    age, report = found
+    return evolve(
+        status,
+        client_url=report.client_url or None,
+        term=report.term,
+        last_index=report.last_index,
+        applied_index=report.applied_index,
+        revision=report.revision,
+        version=report.version,
+        store_bytes=report.store_bytes,
+        links=list(report.links),
+        age_seconds=round(age, 3),
     )
 
 

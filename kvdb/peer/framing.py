@@ -48,6 +48,7 @@ class FrameType(enum.IntEnum):
     SNAPSHOT_CHUNK = 6
     SNAPSHOT_END = 7
     SNAPSHOT_RESULT = 8
+    REPORT = 9
 
 
 class ProtocolError(Exception):

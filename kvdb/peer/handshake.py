@@ -47,8 +47,11 @@ from kvdb.raft.messages import APPLY_THREAD, NO_NODE
 MAGIC: Final = b"kvdbpeer"
 
 MIN_VERSION: Final = 1
-MAX_VERSION: Final = 1
+MAX_VERSION: Final = 2
 """The protocol versions that this release speaks."""
+
+REPORT_VERSION: Final = 2
+"""The first in which members report of themselves."""
 
 NO_CLUSTER: Final = 0
 """The cluster id of a joining node that has not learned its cluster's."""

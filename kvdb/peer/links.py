@@ -40,7 +40,8 @@ from kvdb.peer.addresses import Dial
 from kvdb.peer.codec import decode_messages, encode_frames
 from kvdb.peer.connection import Connection, Dialled, OneConnection, Owner, State
 from kvdb.peer.framing import FrameType, ProtocolError
-from kvdb.peer.handshake import Purpose
+from kvdb.peer.handshake import REPORT_VERSION, Purpose
+from kvdb.peer.report import Report, decode_report, encode_report
 from kvdb.raft.messages import Message, MessageType
 
 FORWARDED: Final = frozenset(
@@ -68,6 +69,9 @@ class LinkOwner(Owner, Protocol):
     clock: IReactorTime
     random: Random
     dial: Dial
+
+    def report(self) -> Report:
+        """What this node says of itself."""
 
     def link_opened(self, link: Link) -> None:
         """Messages can be sent."""
@@ -179,13 +183,15 @@ class Link:
             self, True
         )
         self._owner.link_opened(self)
+        self._send_report()
 
     def frame_received(self, kind: FrameType, body: bytes) -> None:
         """@raise ProtocolError: always; messages come by another connection."""
         raise ProtocolError(f"a {kind.name} frame against the direction")
 
     def tick(self, now: float) -> None:
-        """Nothing is due."""
+        """Report of this node."""
+        self._send_report()
 
     def closed(self, reason: str, ours: bool) -> None:
         """Forget what waited, and dial again."""
@@ -209,6 +215,14 @@ class Link:
         self.messages_sent += count
         self.bytes_sent += len(body)
         self._open.send_frame(FrameType.MESSAGES, body)
+
+    def _send_report(self) -> None:
+        # One that does not take what was sent has no use for the newest.
+        if self.is_open and not self._paused:
+            assert self._open is not None, "an open link without a connection"
+            if self._open.version >= REPORT_VERSION:
+                report = encode_report(self._owner.report())
+                self._open.send_frame(FrameType.REPORT, report)
 
     def _drop(self, count: int) -> None:
         self.messages_dropped += count
@@ -259,6 +273,7 @@ class Inbox:
     The messages that one member sends here.
 
     @param receive: is called with the messages of each frame.
+    @param reported: is called with what that member says of itself.
     @param lost: is called when the connection is gone; with whether this side
         closed it.
     """
@@ -268,12 +283,14 @@ class Inbox:
         node_id: int,
         own_id: int,
         receive: Callable[[int, list[Message]], None],
+        reported: Callable[[int, Report], None],
         lost: Callable[[Inbox, bool], None],
     ) -> None:
         self.node_id = node_id
         self.connection: Connection | None = None
         self._own_id = own_id
         self._receive = receive
+        self._reported = reported
         self._lost = lost
 
     def opened(self, connection: Connection) -> None:
@@ -282,6 +299,9 @@ class Inbox:
 
     def frame_received(self, kind: FrameType, body: bytes) -> None:
         """@raise ProtocolError: it is not what that member may say."""
+        if kind is FrameType.REPORT:
+            self._reported(self.node_id, decode_report(body))
+            return
         if kind is not FrameType.MESSAGES:
             raise ProtocolError(f"a {kind.name} frame among messages")
         messages = decode_messages(body)

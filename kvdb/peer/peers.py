@@ -60,6 +60,7 @@ from kvdb.peer.handshake import (
     version_refusal,
 )
 from kvdb.peer.links import Inbox, Link
+from kvdb.peer.report import Report
 from kvdb.peer.snapshots import (
     SnapshotReceiver,
     SnapshotSender,
@@ -104,6 +105,12 @@ class PeerHandler(PeerPolicy, Protocol):
         They bear that member's id, but for those in
         L{FORWARDED<kvdb.peer.links.FORWARDED>}.
         """
+
+    def report(self) -> Report:
+        """What this node says of itself; asked for each member, each second."""
+
+    def report_received(self, sender: int, report: Report) -> None:
+        """What a member says of itself; comes about once a second."""
 
     def connected(self, node_id: int) -> None:
         """Messages to that member will be sent from now on."""
@@ -368,7 +375,11 @@ class Peers(Service):
         if older is not None and older.connection is not None:
             older.connection.close()
         inbox = Inbox(
-            peer.node_id, own_id, self._handler.messages_received, self._inbox_lost
+            peer.node_id,
+            own_id,
+            self._handler.messages_received,
+            self._handler.report_received,
+            self._inbox_lost,
         )
         self._inboxes[peer.node_id] = inbox
         link = self._links.get(peer.node_id)
@@ -388,6 +399,10 @@ class Peers(Service):
         """Forget it."""
         self._connections.pop(connection, None)
         self._fire_if_gone()
+
+    def report(self) -> Report:
+        """What this node says of itself."""
+        return self._handler.report()
 
     def link_opened(self, link: Link) -> None:
         """Messages can be sent."""

@@ -60,6 +60,8 @@ FORMAT_VERSION: Final = 1
 
 _IDENTITY = struct.Struct(">QQQHB")
 _VERSION_FIELD: Final = 3
+_REMOVED: Final = 1
+_DIVERGED: Final = 2
 _HARD_STATE = struct.Struct(">QQQ")
 _MARK = struct.Struct(">QQB")
 
@@ -76,12 +78,14 @@ class Identity:
     @ivar cluster_id: 0 while a joining node does not know it.
     @ivar instance_id: random, made with the directory.
     @ivar removed: the node was told that it is no member any more.
+    @ivar diverged: its data was found to differ from the other members'.
     """
 
     cluster_id: int
     node_id: int
     instance_id: int
     removed: bool = False
+    diverged: bool = False
 
 
 @define(slots=True, eq=False)
@@ -165,8 +169,10 @@ class Log:
                     f"{self.directory} has format {version}, this release of kvdb"
                     f" reads {FORMAT_VERSION}: start a later release"
                 )
-            cluster, node, instance, _, removed = _IDENTITY.unpack(body)
-            self.identity = Identity(cluster, node, instance, bool(removed))
+            cluster, node, instance, _, end = _IDENTITY.unpack(body)
+            self.identity = Identity(
+                cluster, node, instance, bool(end & _REMOVED), bool(end & _DIVERGED)
+            )
         else:
             raise CorruptLog(segment.file.path, record.offset, "unknown record")
 
@@ -445,6 +451,6 @@ def _encode_identity(identity: Identity) -> bytes:
         identity.node_id,
         identity.instance_id,
         FORMAT_VERSION,
-        identity.removed,
+        _REMOVED * identity.removed | _DIVERGED * identity.diverged,
     )
     return encode_record(RecordType.IDENTITY, body)

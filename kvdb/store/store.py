@@ -74,6 +74,7 @@ from kvdb.store.engine import Engine, Engines
 from kvdb.store.membership import refusal
 from kvdb.store.recent import RecentRecords
 from kvdb.store.snapshot import SnapshotReceiver, StoreSnapshot
+from kvdb.store.windows import Windows
 
 MAX_IDEMPOTENCY_KEYS: Final = 100_000
 """Outcomes remembered for retries; the oldest goes first.  The same on every
@@ -134,6 +135,7 @@ class Store:
     @ivar compacted_revision: history at and below it is forgotten.
     @ivar members: by id.
     @ivar removed: ids that were members once.
+    @ivar windows: hashes of what was applied.
     @ivar recent: current records that need not be asked of the engine.
     """
 
@@ -156,6 +158,7 @@ class Store:
     _batch: dict[bytes, bytes | None] = field(factory=dict)
     _events: list[bytes] = field(factory=list)
     recent: RecentRecords = field(factory=RecentRecords)
+    windows: Windows = field(factory=Windows)
 
     @classmethod
     def open(cls, engines: Engines) -> Store:
@@ -212,6 +215,7 @@ class Store:
         }
         self._durable_index = self._flush_index = self.applied_index
         self.flushing = False
+        self.windows.begin(self.applied_index)
 
     def bootstrap(self, cluster_id: int, members: Sequence[Member]) -> None:
         """
@@ -227,6 +231,7 @@ class Store:
         self._finish(1, 1)
         self.engine.flush()
         self._durable_index = self._flush_index = 1
+        self.windows.begin(1)
 
     def close(self) -> None:
         """Be done; what was not flushed is in the Raft log."""
@@ -324,6 +329,7 @@ class Store:
         settled: list[Settled] = []
         index = self.applied_index
         term = self.applied_term
+        windows = self.windows
         for entry in entries:
             index += 1
             assert entry.index == index, f"entry {entry.index} applied as {index}"
@@ -339,11 +345,13 @@ class Store:
                     envelope, command = decode_command(data)
                     session, sequence = envelope.session, envelope.sequence
                     outcome = self._carry_out(command, envelope)
+                    windows.fold(encode_outcome(outcome, b""))
                 settled.append((session, sequence, outcome))
             if self._events:
                 # An entry's together: a record of its own for each is dear.
                 self._batch[b"h" + _U64.pack(self.revision)] = b"".join(self._events)
                 self._events.clear()
+            windows.ended(index)
         self._finish(index, term)
         return settled
 
@@ -422,6 +430,7 @@ class Store:
         record = RECORD.pack(create, revision, version + 1, lease) + value
         batch[b"k" + key] = record
         self.recent.put(b"k" + key, record)
+        self.windows.fold(record)
         self._events += (EVENT.pack(len(key), _PUT, previous, time_ms), key)
         return Outcome(OutcomeStatus.DONE, revision)
 
@@ -551,6 +560,8 @@ class Store:
                 self._remember(
                     record.idempotency_key, outcome, _change_mark(v2, record)
                 )
+        self.windows.fold(encode_outcome(outcome, b"") + encode_conf_state(conf_state))
+        self.windows.ended(index)
         self._set_conf_state(conf_state)
         self._finish(index, term)
         return record.session, record.sequence, outcome

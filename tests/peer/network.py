@@ -29,12 +29,17 @@ from kvdb.peer.addresses import parse_peer_url
 from kvdb.peer.connection import PeerSettings
 from kvdb.peer.handshake import Hello, Identity, Refusal, admit
 from kvdb.peer.peers import Peers
+from kvdb.peer.report import Report
 from kvdb.peer.snapshots import SnapshotRefused, SnapshotSink
 from kvdb.raft.messages import Message, MessageType
 
 CLUSTER = 0xC1
 TRANSPORT_BYTES = 2**16
 CONNECT_SECONDS = 3.0
+
+
+REPORT = Report("follower", 5, 1, 10, 9, 11, 7, 1000, 2000, "1.2.3", "http://h:1", (2,))
+"""What nodes say of themselves."""
 
 
 class Transport:
@@ -310,6 +315,7 @@ class Member:
         self.instances: dict[int, int] = {}
         self.removed: set[int] = set()
         self.received: list[tuple[int, Message]] = []
+        self.reports: list[tuple[int, Report]] = []
         self.events: list[tuple[Any, ...]] = []
         self.refusals: list[tuple[int, Refusal]] = []
         self.offers: list[Message] = []
@@ -347,6 +353,12 @@ class Member:
 
     def messages_received(self, sender: int, messages: Sequence[Message]) -> None:
         self.received += [(sender, message) for message in messages]
+
+    def report(self) -> Report:
+        return REPORT
+
+    def report_received(self, sender: int, report: Report) -> None:
+        self.reports.append((sender, report))
 
     def connected(self, node_id: int) -> None:
         self.events.append(("connected", node_id))

@@ -18,6 +18,7 @@ from kvdb.peer.framing import (
     encode_frame,
 )
 from kvdb.peer.handshake import (
+    MAX_VERSION,
     NO_CLUSTER,
     NOT_A_PEER_RESPONSE,
     Hello,
@@ -27,7 +28,7 @@ from kvdb.peer.handshake import (
     encode_hello,
     encode_refusal,
 )
-from tests.peer.network import Member, Network, heartbeat, host
+from tests.peer.network import REPORT, Member, Network, heartbeat, host
 
 
 class Refused(SynchronousTestCase):
@@ -94,20 +95,41 @@ class Refused(SynchronousTestCase):
         self.assertTrue(any("--id" in w for w in logged), logged)
 
     def test_a_peer_of_another_version(self) -> None:
-        later = PeerSettings(min_version=2, max_version=3)
+        later = PeerSettings(min_version=MAX_VERSION + 1, max_version=MAX_VERSION + 2)
         b = Member(self.network, 2, members=(1,), settings=later)
         self.a.know(1)
         logged = self.check(b, RefusalCode.UNSUPPORTED_VERSION)
         self.check_logged_once(logged, "upgrade")
 
     def test_versions_that_overlap_are_agreed_on(self) -> None:
-        later = PeerSettings(min_version=1, max_version=3)
+        later = PeerSettings(min_version=1, max_version=MAX_VERSION + 1)
         b = Member(self.network, 2, members=(1, 2), settings=later).start()
         self.a.start()
         self.network.run(1.0)
         self.assertEqual(b.peers.connected(), [1])
         for wire in self.network.transports:
-            self.assertEqual(wire.protocol.version, 1)
+            self.assertEqual(wire.protocol.version, MAX_VERSION)
+
+    def test_members_report_of_themselves_each_second(self) -> None:
+        b = Member(self.network, 2, members=(1, 2)).start()
+        self.a.know(2)
+        self.a.start()
+        self.network.run(5.5)
+        self.assertIn(len(b.reports), (5, 6))
+        self.assertEqual(set(b.reports), {(1, REPORT)})
+        self.assertEqual(set(self.a.reports), {(2, REPORT)})
+
+    def test_an_earlier_release_is_sent_no_reports(self) -> None:
+        earlier = PeerSettings(max_version=1)
+        b = Member(self.network, 2, members=(1, 2), settings=earlier).start()
+        self.a.know(2)
+        self.a.start()
+        self.network.run(3.0)
+        self.assertEqual((b.peers.connected(), self.a.peers.connected()), ([1], [2]))
+        self.assertEqual((b.reports, self.a.reports), ([], []))
+        self.a.say(2, heartbeat(1, 2))
+        self.network.run(1.0)
+        self.assertEqual(len(b.received), 1)
 
     def test_who_dials_may_refuse_the_answer(self) -> None:
         self.a.instances[2] = 5

@@ -62,7 +62,7 @@ class Hellos(SynchronousTestCase):
 
     def test_it_begins_with_magic_and_versions_as_documented(self) -> None:
         body = encode_hello(HELLO)
-        self.assertEqual(body[:12], b"kvdbpeer\0\x01\0\x01")
+        self.assertEqual(body[:12], b"kvdbpeer\0\x01\0\x02")
         self.assertEqual(body[47:], b"http://h2:1")
 
     def test_what_a_later_version_adds_is_ignored(self) -> None:

@@ -19,9 +19,10 @@ from kvdb.peer.addresses import tcp_dial
 from kvdb.peer.connection import PeerSettings
 from kvdb.peer.handshake import NOT_A_PEER_TEXT, Hello, Identity, Refusal
 from kvdb.peer.peers import Peers
+from kvdb.peer.report import Report
 from kvdb.peer.snapshots import SnapshotSink
 from kvdb.raft.messages import Entry, EntryType, Message, MessageType, Snapshot
-from tests.peer.network import Sink, heartbeat
+from tests.peer.network import REPORT, Sink, heartbeat
 from tests.timed import timed
 
 reactor: Any = default_reactor
@@ -37,6 +38,7 @@ class Node:
         self.url = f"http://127.0.0.1:{self.port}"
         self.identity = Identity(node, 1, 1, self.url)
         self.received: list[Message] = []
+        self.reports: list[tuple[int, Report]] = []
         self.events: list[tuple[str, int]] = []
         self.sink = Sink()
         self.peers = Peers(
@@ -54,6 +56,12 @@ class Node:
 
     def messages_received(self, sender: int, messages: Sequence[Message]) -> None:
         self.received += messages
+
+    def report(self) -> Report:
+        return REPORT
+
+    def report_received(self, sender: int, report: Report) -> None:
+        self.reports.append((sender, report))
 
     def connected(self, node_id: int) -> None:
         self.events.append(("connected", node_id))
