@@ -85,7 +85,11 @@ def free_ports(count: int) -> list[int]:
 
 @define
 class Process:
-    """One node."""
+    """
+    One node.
+
+    @ivar tree: where its code is, if not the code under test.
+    """
 
     number: int
     port: int
@@ -93,6 +97,7 @@ class Process:
     directory: Path
     options: list[str]
     process: subprocess.Popen[bytes] | None = None
+    tree: Path | None = None
 
     @property
     def url(self) -> str:
@@ -107,6 +112,9 @@ class Process:
 
     def start(self) -> None:
         """Start it, without waiting for it to serve."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("KVDB_")}
+        if self.tree is not None:
+            environment["PYTHONPATH"] = str(self.tree)
         with (self.directory / f"{self.number}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [TWISTD, "-n", "--pidfile=", "kvdb", *self.options],
@@ -114,7 +122,7 @@ class Process:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env={k: v for k, v in os.environ.items() if not k.startswith("KVDB_")},
+                env=environment,
             )
 
     def ready(self) -> bool:
