@@ -362,6 +362,7 @@ class Watches:
     def _read_slice(self) -> None:
         """Read a slice of history to those who are behind."""
         self._call = None
+        self.applied()  # a snapshot may have brought what nobody was told of
         if not self._reading.watches:
             self._begin_pass()
         if self._reading.watches:

@@ -134,6 +134,7 @@ class Workload:
     """
 
     clients: int = 4
+    watchers: int = 0
     pause: float = 0.4
     patience: float = 7.0
     keys: int = 4

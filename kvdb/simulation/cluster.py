@@ -45,6 +45,7 @@ from kvdb.simulation.machine import (
 from kvdb.simulation.network import Network, SimulatedReactor
 from kvdb.simulation.observer import Observer, Tap
 from kvdb.simulation.timeline import Timeline
+from kvdb.simulation.watchers import Chronicle, Watcher
 from kvdb.storage.filesystem import DiskFull, SyncFailed
 from kvdb.storage.journal import LogClosed
 from kvdb.storage.segment import CorruptLog
@@ -102,6 +103,8 @@ class Cluster:
     history: History = field(factory=History)
     machines: dict[int, Machine] = field(factory=dict)
     clients: list[Client] = field(factory=list)
+    watchers: list[Watcher] = field(factory=list)
+    chronicle: Chronicle = field(factory=Chronicle)
     destroyed: set[int] = field(factory=set)
     left: set[int] = field(factory=set)
     mended: bool = False
@@ -124,6 +127,8 @@ class Cluster:
             self.add_machine(node_id, founders, joins=False)
         for number in range(1, plan.workload.clients + 1):
             self.clients.append(self._client(number))
+        for number in range(1, plan.workload.watchers + 1):
+            self.watchers.append(self._watcher(number))
 
     def random(self, purpose: str) -> Random:
         """A source for one purpose."""
@@ -142,6 +147,18 @@ class Cluster:
             history=self.history,
             members=self.who_answers,
             life_of=lambda node: self.machines[node].lives,
+            counts=self.counts,
+        )
+
+    def _watcher(self, number: int) -> Watcher:
+        reactor = SimulatedReactor(
+            self.timeline, _nothing, network=self.network, host=f"10.2.0.{number}"
+        )
+        return Watcher(
+            reactor=reactor,
+            random=self.random(f"watcher {number}"),
+            chronicle=self.chronicle,
+            members=self.who_answers,
             counts=self.counts,
         )
 

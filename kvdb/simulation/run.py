@@ -103,15 +103,20 @@ def _run(cluster: Cluster, case: Case) -> None:
         cluster.start(machine)
     for client in cluster.clients:
         client.start()
+    for watcher in cluster.watchers:
+        watcher.start()
     arm(cluster, case.faults)
     cluster.run(case.seconds)
     for client in cluster.clients:
         client.stop()
+    for watcher in cluster.watchers:
+        watcher.whims = False
     mend(cluster)
     cluster.trace("all is mended")
     cluster.run_until(lambda: _is_at_rest(cluster), MEND_SECONDS)
     if not _is_at_rest(cluster):
         raise Violation(f"no rest in {MEND_SECONDS:g} s: {_unrest(cluster)}")
+    _let_watchers_end(cluster)
     _read_all(cluster)
     _compare_stores(cluster)
     linearizability.check(cluster.history)
@@ -147,6 +152,24 @@ def _unrest(cluster: Cluster) -> str | None:
         if node.pump.raft.core.term != core.term:
             return f"member {node_id} is in another term"
     return None
+
+
+def _let_watchers_end(cluster: Cluster) -> None:
+    """All who watch hear of all that was done, and of nothing else."""
+    leader = cluster.leader()
+    assert leader is not None and leader.node is not None, "a cluster at rest is led"
+    newest = leader.node.replica.store.revision
+
+    def behind() -> list[int | None]:
+        places = [w.place for w in cluster.watchers if not w.forgotten]
+        return [place for place in places if place != newest]
+
+    cluster.run_until(lambda: not behind(), MEND_SECONDS)
+    if behind():
+        raise Violation(f"watchers are at {behind()}, and not at {newest}")
+    cluster.counts["writes told to watchers"] += cluster.chronicle.check(
+        cluster.history
+    )
 
 
 def _read_all(cluster: Cluster) -> None:

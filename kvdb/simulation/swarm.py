@@ -79,6 +79,7 @@ def draw_case(seed: int, seconds: float = SECONDS) -> Case:
     )
     workload = Workload(
         clients=random.randint(2, 6),
+        watchers=Random(f"{seed} watchers").choice([0, 1, 2, 3]),
         pause=random.choice([0.3, 1.0, 2.0]),
         keys=random.randint(1, 6),
         conditions=random.choice([0.0, 0.3, 0.8]),

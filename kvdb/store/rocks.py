@@ -46,7 +46,7 @@ WRITE_BUFFERS: Final = 4
 
 CACHE_BYTES: Final = 64 << 20
 
-METADATA_BLOCK_BYTES: Final = 4 << 10
+METADATA_BLOCK_BYTES: Final = 64 << 10
 """A part of an index or a filter."""
 
 OPEN_FILES: Final = 512

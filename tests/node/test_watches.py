@@ -328,6 +328,15 @@ class WatchesTests(SynchronousTestCase):
         world.turns()
         self.assertEqual(heard.revisions, [1, 2, 3, 4])
 
+    def test_what_a_snapshot_brought_is_read_without_waiting_for_more(self) -> None:
+        world = self.world
+        world.carry_out(Put(b"/a", b"v"), told=False)
+        heard = world.listen(since=0)
+        world.turns(3)
+        self.assertEqual(heard.revisions, [1])
+        self.assertIs(heard.watch.state, State.LIVE)
+        self.assertEqual(list(world.clock.getDelayedCalls()), [])
+
     @settings(max_examples=60, deadline=None)
     @given(st.integers(0, 2**32))
     def test_whatever_happens_each_hears_all_of_its_own_in_order(
