@@ -32,6 +32,7 @@ from benchmarks.scale import scale
 from benchmarks.settings import SUITES, Settings
 from benchmarks.systems import SYSTEMS
 from benchmarks.throughput import mix, puts, reads
+from benchmarks.watch import watch
 
 WORK: Final[dict[str, Callable[[Run], None]]] = {
     "puts": puts,
@@ -39,6 +40,7 @@ WORK: Final[dict[str, Callable[[Run], None]]] = {
     "mix": mix,
     "open": open_loop,
     "costs": costs,
+    "watch": watch,
     "scale": scale,
 }
 
@@ -56,6 +58,7 @@ QUICK: Final[dict[str, object]] = {
     "restart_keys": (1000, 5000),
     "scale_keys": (1000, 5000),
     "sizes": (1, 3),
+    "watchers": 100,
 }
 
 FILE_COLUMNS: Final = 160
@@ -123,6 +126,7 @@ def parse(arguments: list[str] | None) -> Settings:
     add("--restart-keys", type=_numbers)
     add("--scale-keys", type=_numbers)
     add("--sizes", type=_numbers, help="of clusters, in the suite scale")
+    add("--watchers", type=_number, help="in the suite watch")
     add("--seed", type=_whole)
     add("--data-dir", type=Path, dest="data_directory", help="on the disk measured")
     add("--output", type=Path, default=Path("run/benchmarks"))

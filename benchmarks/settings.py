@@ -11,7 +11,7 @@ from attrs import frozen
 
 from benchmarks.load import Skew
 
-SUITES: Final = ("puts", "reads", "mix", "open", "costs", "scale")
+SUITES: Final = ("puts", "reads", "mix", "open", "costs", "watch", "scale")
 """In the order in which they run."""
 
 
@@ -26,6 +26,7 @@ class Settings:
     @ivar behind_writes: which a follower has missed and catches up with.
     @ivar restart_keys: of 100 bytes, with which a member is started again.
     @ivar sizes: of clusters.
+    @ivar watchers: on one member.
     @ivar data_directory: on the disk that is to be measured.
     """
 
@@ -46,6 +47,7 @@ class Settings:
     restart_keys: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     scale_keys: tuple[int, ...] = (10_000, 100_000, 1_000_000, 10_000_000)
     sizes: tuple[int, ...] = (1, 3, 5, 7)
+    watchers: int = 5_000
     seed: int = 1
     data_directory: Path
     output: Path
