@@ -9,7 +9,7 @@ L{OutcomeUnknown} that it may yet be.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from attrs import frozen
@@ -189,6 +189,22 @@ class WatchListener(Protocol):
         the last revision that they were told."""
 
 
+class Backup(Protocol):
+    """
+    The whole store as of one revision.
+
+    @ivar pieces: a backup's bytes (L{kvdb.store.backup}), each made when it is
+        asked for.
+    """
+
+    revision: int
+    cluster_id: int
+    pieces: Iterator[bytes]
+
+    def close(self) -> None:
+        """Let go of it; also to be called once all pieces were taken."""
+
+
 class Watch(Protocol):
     """A watch that was begun.
 
@@ -261,6 +277,13 @@ class Database(Protocol):
         @raise CompactedRevision: some of them are forgotten.
         @raise ValueError: C{since} lies in the future.
         @raise Unavailable: there are too many watches.
+        """
+
+    def open_backup(self) -> Backup:
+        """
+        The store as it is on this member now.
+
+        @raise Unavailable: there are too many of them at once.
         """
 
     def add_member(

@@ -28,6 +28,7 @@ from kvdb.interfaces import (
     Watch,
     WatchListener,
 )
+from kvdb.node.backups import Backups, OpenBackup
 from kvdb.node.changes import Changes
 from kvdb.node.compaction import Compaction
 from kvdb.node.failover import Failover
@@ -90,6 +91,7 @@ class Node:
     failover: Failover = field(init=False)
     watches: Watches = field(init=False)
     reports: Reports = field(init=False)
+    backups: Backups = field(init=False)
     _caught_up: bool = False
 
     def attach(self, network: Network) -> None:
@@ -116,6 +118,7 @@ class Node:
         self.snapshots.pump = self.pump
         self.failover = Failover(self.pump, self.clock, self.random)
         self.watches = Watches(store, self.clock)
+        self.backups = Backups(store, self.time_of_day)
         self.reports = Reports(
             self.pump, lambda: list(self.network.connected()), self._diverged
         )
@@ -227,6 +230,12 @@ class Node:
         if not self.pump.running:
             raise Unavailable("the node is stopping", "Watch another member.")
         return self.watches.watch(selection, since, listener)
+
+    def open_backup(self) -> OpenBackup:
+        """See there."""
+        if not self.pump.running:
+            raise Unavailable("the node is stopping", "Ask another member.")
+        return self.backups.begin()
 
     def add_member(
         self, node_id: int, url: str, idempotency_key: bytes = b""

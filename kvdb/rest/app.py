@@ -20,6 +20,7 @@ from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
+from kvdb.rest.backing_up import BackingUp
 from kvdb.rest.call import Call
 from kvdb.rest.keys import Keys
 from kvdb.rest.listing import Listing
@@ -78,12 +79,18 @@ class API:
     app.url_map.strict_slashes = False
 
     def __init__(
-        self, keys: Keys, members: Members, listing: Listing, watching: Watching
+        self,
+        keys: Keys,
+        members: Members,
+        listing: Listing,
+        watching: Watching,
+        backing_up: BackingUp,
     ) -> None:
         self.keys = keys
         self.members = members
         self.listing = listing
         self.watching = watching
+        self.backing_up = backing_up
 
     # Addresses of kvdb's own.
 
@@ -142,6 +149,11 @@ class API:
         """Changes of keys, as they happen."""
         return answer(request, self.watching.get)
 
+    @app.route("/_/snapshot", methods=["GET"])
+    def back_up(self, request: Request) -> Deferred[bytes]:
+        """The whole store."""
+        return answer(request, self.backing_up.get)
+
     # Keys, and members as in the original.
 
     @app.route("/_/kv/<path:rest>", methods=["GET"])
@@ -184,6 +196,7 @@ class API:
 
 _METHODS = {
     b"/_/kv": "GET, HEAD",
+    b"/_/snapshot": "GET, HEAD",
     b"/_/status": "GET, HEAD",
     b"/_/watch": "GET, HEAD",
     b"/_/members": "GET, HEAD, POST",

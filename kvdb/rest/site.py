@@ -19,6 +19,7 @@ from twisted.web import server
 
 from kvdb.interfaces import Database
 from kvdb.rest.app import API, RawPathResource, send
+from kvdb.rest.backing_up import BackingUp
 from kvdb.rest.channel import FastChannel
 from kvdb.rest.keys import Keys, too_large
 from kvdb.rest.lane import Lane
@@ -151,6 +152,7 @@ def make_site(database: Database, clock: IReactorTime, settings: RestSettings) -
         Members(database, clock),
         Listing(database, settings.max_key_bytes),
         Watching(database, clock, settings.max_key_bytes),
+        BackingUp(database, clock),
     )
 
     class Request(BoundedRequest):

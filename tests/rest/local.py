@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase as TestCase
 
 from kvdb.interfaces import (
     Audience,
+    Backup,
     Caller,
     CompactedRevision,
     MemberStatus,
@@ -29,6 +30,7 @@ from kvdb.interfaces import (
     Watch,
     WatchListener,
 )
+from kvdb.node.backups import Backups
 from kvdb.node.watches import Watches
 from kvdb.raft.messages import Entry
 from kvdb.rest.site import RestSettings, Site, make_site
@@ -76,6 +78,7 @@ class LocalDatabase:
         self.asked: list[tuple[Any, ...]] = []
         self.barriers = 0
         self.watches = Watches(self.store, clock or Clock())
+        self.backups = Backups(self.store, lambda: 1_790_000_000.0)
         self.ready = True
 
     def _answer(self, value: Any) -> Deferred[Any]:
@@ -128,6 +131,9 @@ class LocalDatabase:
         self, selection: Selection, since: int | None, listener: WatchListener
     ) -> Watch:
         return self.watches.watch(selection, since, listener)
+
+    def open_backup(self) -> Backup:
+        return self.backups.begin()
 
     def add_member(
         self, node_id: int, url: str, idempotency_key: bytes = b""
