@@ -94,10 +94,12 @@ class Observer:
     def look(self, machine: Machine) -> None:
         """Something was done on C{machine}."""
         node = machine.node
-        if node is None or not node.pump.running:
+        if node is None:
             return
         seen = self._seen.get(machine.node_id)
         if seen is None or seen.life != machine.lives:
+            if not node.pump.running:
+                return
             seen = self._begin(machine, node)
         core = node.pump.raft.core
         log = core.log
@@ -115,6 +117,9 @@ class Observer:
         if mark != seen.mark:
             seen.mark = mark
             self._look_at_core(machine.node_id, core, seen)
+        if not node.pump.running:
+            # Its last work counts: a conflict that it resolved may be on disk.
+            return
         store = node.replica.store
         if store.applied_index != seen.applied:
             self._look_at_state(machine.node_id, store, seen)
