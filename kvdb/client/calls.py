@@ -111,7 +111,7 @@ class Attempts:
         if self.unknown:
             return OutcomeUnknown(
                 f"nobody knows whether it was done: {told or 'no answer in time'}",
-                self.request.headers.get("Idempotency-Key", ""),
+                self.request.headers.get("Idempotency-Key", "").strip('"'),
                 endpoint=",".join(self.last),
                 hint="Try again with the same idempotency key, or read it back.",
             )

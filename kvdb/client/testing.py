@@ -19,7 +19,7 @@ What it never does: lose what it has taken, or elect in anything but no time.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -124,7 +124,7 @@ class _End:
                 self._tell_to_wait()
             self._wake()
 
-    def writeSequence(self, data: Sequence[bytes]) -> None:
+    def writeSequence(self, data: Iterable[bytes]) -> None:
         self.write(b"".join(data))
 
     def loseConnection(self, _: object = None) -> None:

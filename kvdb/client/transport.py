@@ -25,7 +25,11 @@ from twisted.internet.defer import (
     TimeoutError,
     succeed,
 )
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    DNSLookupError,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
@@ -244,11 +248,24 @@ class Transport:
 
     async def _in_time(self, coroutine: Any, seconds: float) -> Any:
         asking: Deferred[Any] = Deferred.fromCoroutine(coroutine)
-        asking.addTimeout(seconds, self.reactor)
+        is_late = False
+
+        def give_up() -> None:
+            nonlocal is_late
+            is_late = True
+            asking.cancel()
+
+        call = self.reactor.callLater(seconds, give_up)
         try:
             return await asking
-        except TimeoutError:
-            raise NoAnswer(f"no answer within {seconds:.3g} s", True) from None
+        except CancelledError as error:
+            if not is_late:
+                raise
+            sent = not isinstance(error, _CancelledUnsent)
+            raise NoAnswer(f"no answer within {seconds:.3g} s", sent) from None
+        finally:
+            if call.active():
+                call.cancel()
 
     async def _send(self, endpoint: str, request: Request) -> Any:
         try:
@@ -266,6 +283,7 @@ class Transport:
         except CancelledError:
             raise
         except Exception as error:  # whatever sockets, TLS and parsers raise
+            _check_cancelled(error)
             raise _no_answer(error) from error
 
     async def _open(
@@ -286,6 +304,19 @@ class Transport:
         response.deliverBody(body)
         data = await _whole(body)
         return Answer(endpoint, response.code, _headers(response), data)
+
+
+class _CancelledUnsent(CancelledError):
+    """Cancelled before there was a connection to send anything over."""
+
+
+def _check_cancelled(error: object) -> None:
+    """@raise CancelledError: C{error} says so in other words."""
+    if isinstance(error, ConnectingCancelledError):
+        raise _CancelledUnsent() from error
+    for reason in getattr(error, "reasons", None) or ():
+        if isinstance(reason.value, CancelledError):
+            raise CancelledError() from reason.value
 
 
 def _headers(response: Any) -> dict[str, str]:
