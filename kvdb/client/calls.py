@@ -83,7 +83,8 @@ class Attempts:
         """
         @raise OutcomeUnknown: it may have been carried out, and cannot be sent again.
         """
-        self.last[endpoint] = str(error)
+        if not (error.late and endpoint in self.last):
+            self.last[endpoint] = str(error)  # else what was heard before says more
         self.hopeless = error.hopeless
         if error.sent and self.changes:
             self._not_known(endpoint)

@@ -108,7 +108,7 @@ class _End:
         self._producer: Any = None
         self._told_to_wait = False
         self._paused = False
-        self._closing = False
+        self._closing = self._aborting = False
         self._call: Any = None
         self.protocol: Any = None
         self.other: _End
@@ -132,7 +132,9 @@ class _End:
         self._wake()
 
     def abortConnection(self) -> None:
-        self.cut(ConnectionAborted(), ConnectionLost())
+        if self.connected and not self._aborting:
+            self._aborting = True
+            self._clock.callLater(0, self.cut, ConnectionAborted(), ConnectionLost())
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         self._producer = producer

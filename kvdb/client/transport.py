@@ -19,12 +19,14 @@ from typing import Any, Final
 
 from attrs import define, field, frozen
 from treq.client import HTTPClient
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import (
     CancelledError,
     Deferred,
     TimeoutError,
     succeed,
 )
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
@@ -32,9 +34,20 @@ from twisted.internet.error import (
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
+from twisted.web.client import (
+    URI,
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    HTTPConnectionPool,
+    ResponseDone,
+)
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS
+from twisted.web.iweb import (
+    IAgent,
+    IAgentEndpointFactory,
+    IBodyProducer,
+    IPolicyForHTTPS,
+)
 from zope.interface import implementer
 
 IDLE_SECONDS: Final = 30.0
@@ -45,6 +58,11 @@ IDLE_CONNECTIONS: Final = 32
 
 CONNECT_SECONDS: Final = 2.0
 """How long a connection may take to come about."""
+
+NAME_DELAY: Final = 0.1
+LITERAL_DELAY: Final = 0.01
+"""Seconds before a host's next address is tried beside the first (RFC 8305).  A
+host whose last address has refused is known to have refused only after this."""
 
 HIGH_BYTES: Final = 256 << 10
 """How much of a stream is held before its sender is made to wait."""
@@ -61,12 +79,16 @@ class NoAnswer(Exception):
     @ivar sent: whether the request may have reached it.
     @ivar hopeless: whether asking it again would end the same: its certificate
         is not trusted.
+    @ivar late: whether there was just no time.
     """
 
-    def __init__(self, why: str, sent: bool, hopeless: bool = False) -> None:
+    def __init__(
+        self, why: str, sent: bool, hopeless: bool = False, late: bool = False
+    ) -> None:
         super().__init__(why)
         self.sent = sent
         self.hopeless = hopeless
+        self.late = late
 
 
 @frozen(slots=True)
@@ -186,6 +208,30 @@ class _Bytes:
         """See L{IBodyProducer}."""
 
 
+@implementer(IAgentEndpointFactory)
+@frozen(slots=True)
+class _Ways:
+    """How an endpoint is reached."""
+
+    _reactor: Any
+    _policy: IPolicyForHTTPS
+
+    def endpointForURI(self, uri: URI) -> Any:
+        """See L{IAgentEndpointFactory}."""
+        host = uri.host.decode("ascii").strip("[]")
+        is_literal = isIPAddress(host) or isIPv6Address(host)
+        way = HostnameEndpoint(
+            self._reactor,
+            host,
+            uri.port,
+            timeout=CONNECT_SECONDS,
+            attemptDelay=LITERAL_DELAY if is_literal else NAME_DELAY,
+        )
+        if uri.scheme != b"https":
+            return way
+        return wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), way)
+
+
 @define(slots=True, eq=False)
 class Transport:
     """
@@ -206,8 +252,8 @@ class Transport:
         pool.cachedConnectionTimeout = IDLE_SECONDS  # type: ignore[assignment]
         pool.maxPersistentPerHost = IDLE_CONNECTIONS
         pool.retryAutomatically = False
-        more = {} if policy is None else {"contextFactory": policy}
-        agent = Agent(reactor, connectTimeout=CONNECT_SECONDS, pool=pool, **more)
+        ways = _Ways(reactor, policy or BrowserLikePolicyForHTTPS())
+        agent = Agent.usingEndpointFactory(reactor, ways, pool)
         http = HTTPClient(agent, data_to_body_producer=_Bytes)
         return cls(reactor, headers, http, pool.closeCachedConnections)
 
@@ -248,21 +294,33 @@ class Transport:
 
     async def _in_time(self, coroutine: Any, seconds: float) -> Any:
         asking: Deferred[Any] = Deferred.fromCoroutine(coroutine)
-        is_late = False
+        is_late = is_cancelled = False
 
         def give_up() -> None:
             nonlocal is_late
             is_late = True
             asking.cancel()
 
+        def cancel(_: Deferred[Any]) -> None:
+            nonlocal is_cancelled
+            is_cancelled = True
+            asking.cancel()
+
+        # What a cancelled request ends with is now this and now that, so it is
+        # noted here who cancelled it.
+        answered: Deferred[Any] = Deferred(cancel)
+        asking.addBoth(answered.callback)
         call = self.reactor.callLater(seconds, give_up)
         try:
-            return await asking
-        except CancelledError as error:
-            if not is_late:
-                raise
-            sent = not isinstance(error, _CancelledUnsent)
-            raise NoAnswer(f"no answer within {seconds:.3g} s", sent) from None
+            return await answered
+        except (CancelledError, NoAnswer) as error:
+            if is_late:
+                sent = not isinstance(error, NoAnswer) or error.sent
+                why = f"no answer within {seconds:.2g} s"
+                raise NoAnswer(why, sent, late=True) from None
+            if is_cancelled:
+                raise CancelledError() from None
+            raise
         finally:
             if call.active():
                 call.cancel()
@@ -283,7 +341,6 @@ class Transport:
         except CancelledError:
             raise
         except Exception as error:  # whatever sockets, TLS and parsers raise
-            _check_cancelled(error)
             raise _no_answer(error) from error
 
     async def _open(
@@ -304,19 +361,6 @@ class Transport:
         response.deliverBody(body)
         data = await _whole(body)
         return Answer(endpoint, response.code, _headers(response), data)
-
-
-class _CancelledUnsent(CancelledError):
-    """Cancelled before there was a connection to send anything over."""
-
-
-def _check_cancelled(error: object) -> None:
-    """@raise CancelledError: C{error} says so in other words."""
-    if isinstance(error, ConnectingCancelledError):
-        raise _CancelledUnsent() from error
-    for reason in getattr(error, "reasons", None) or ():
-        if isinstance(reason.value, CancelledError):
-            raise CancelledError() from reason.value
 
 
 def _headers(response: Any) -> dict[str, str]:
@@ -341,11 +385,14 @@ async def _whole(body: Body) -> bytes:
     return b"".join(parts)
 
 
+_NOT_SENT: Final = (ConnectError, ConnectingCancelledError, DNSLookupError)
+
+
 def _no_answer(error: object) -> NoAnswer:
     """Why there is none, in words."""
     reasons = getattr(error, "reasons", None)
     inner = reasons[0].value if reasons else error
-    if isinstance(inner, ConnectError | DNSLookupError):
+    if isinstance(inner, _NOT_SENT):
         return NoAnswer(_words(inner), False)
     if type(inner).__name__ == "VerificationError":
         return NoAnswer("its certificate is for another name", False, True)

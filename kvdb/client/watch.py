@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from kvdb.client import model
 from kvdb.client.addresses import query
 from kvdb.client.errors import ClientError, UnexpectedAnswer, error_of
-from kvdb.client.events import EventReader, EventTooLong, Message
+from kvdb.client.events import MAX_EVENT_BYTES, EventReader, EventTooLong, Message
 from kvdb.client.model import Event, Put
 from kvdb.client.transport import Body, NoAnswer, Request
 
@@ -67,7 +67,7 @@ class Watch:
         self._streams = streams
         self._parameters = parameters
         self._messages: deque[Message] = deque()
-        self._reader = EventReader()
+        self._reader = EventReader(MAX_EVENT_BYTES)
         self._endpoint = ""
         self._body: Body | None = None
         self._losses = 0
@@ -137,7 +137,8 @@ class Watch:
             body.close()
             return
         self.connections += 1
-        self._endpoint, self._body, self._reader = endpoint, body, EventReader()
+        self._endpoint, self._body = endpoint, body
+        self._reader = EventReader(MAX_EVENT_BYTES)
 
     def _drop(self) -> None:
         body, self._body = self._body, None
