@@ -1,0 +1,104 @@
+"""
+Keys, endpoints and queries, as they stand in a URL.
+
+A key is bytes with a leading slash, and all of them arrive: what is not an
+unreserved character of RFC 3986 is percent-encoded, but for the slash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+from urllib.parse import quote_from_bytes, urlsplit
+
+Key = bytes | str
+"""With its leading slash; text stands for its UTF-8."""
+
+MAX_ENDPOINTS: Final = 64
+"""More members than any cluster has."""
+
+_OWN_NAMES: Final = frozenset({b"/health", b"/metrics", b"/version", b"/_", b"/v3"})
+_OWN_PREFIXES: Final = (b"/_/", b"/v3/")
+
+
+def key_bytes(key: Key) -> bytes:
+    """
+    @raise ValueError: it is no key.
+    """
+    raw = key.encode() if isinstance(key, str) else bytes(key)
+    if not raw.startswith(b"/"):
+        raise ValueError(f"a key begins with a slash, {key!r} does not")
+    return raw
+
+
+def key_path(key: Key) -> str:
+    """
+    Where a key is.
+
+    Most stand at the root.  C{/_/kv} is the explicit address: for kvdb's own
+    names, and for digits, which are members there.
+
+    @raise ValueError: it is no key.
+    """
+    raw = key_bytes(key)
+    path = quote_from_bytes(raw, safe="/")
+    if raw in _OWN_NAMES or raw.startswith(_OWN_PREFIXES) or raw[1:].isdigit():
+        return "/_/kv" + path
+    return path
+
+
+def query(parameters: Mapping[str, bytes | str | int | None]) -> str:
+    """The query with those that are not None; empty, or with its C{?}."""
+    pairs = []
+    for name, value in parameters.items():
+        if value is None:
+            continue
+        raw = value if isinstance(value, bytes) else str(value).encode()
+        pairs.append(f"{name}={quote_from_bytes(raw, safe='/')}")
+    return "?" + "&".join(pairs) if pairs else ""
+
+
+def endpoint_url(text: str, secure: bool = False) -> str:
+    """
+    C{http://HOST:PORT}, C{https://...}, or C{HOST:PORT} for the one that fits.
+
+    @param secure: whether TLS was asked for.
+    @raise ValueError: it is no endpoint.
+    """
+    wanted = text.strip()
+    if "://" not in wanted:
+        wanted = ("https://" if secure else "http://") + wanted
+    wrong = ValueError(f"{text!r} is not an endpoint: it is http://HOST:PORT")
+    try:
+        parts = urlsplit(wanted)
+        port = parts.port
+    except ValueError:
+        raise wrong from None
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or not wanted.isascii()
+        or any(character.isspace() for character in wanted)
+        or parts.query
+        or parts.fragment
+        or parts.username is not None
+        or parts.path.strip("/")
+    ):
+        raise wrong
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+
+
+def endpoint_urls(endpoints: str | Iterable[str], secure: bool = False) -> list[str]:
+    """
+    Several, each once; text has them between commas.
+
+    @raise ValueError: one is none, or there are none, or too many.
+    """
+    items = endpoints.split(",") if isinstance(endpoints, str) else list(endpoints)
+    urls = list(dict.fromkeys(endpoint_url(item, secure) for item in items))
+    if not urls:
+        raise ValueError("at least one endpoint is needed: http://HOST:PORT")
+    if len(urls) > MAX_ENDPOINTS:
+        raise ValueError(f"{len(urls)} endpoints are more than {MAX_ENDPOINTS}")
+    return urls

@@ -1,0 +1,489 @@
+"""
+The client: calls on a cluster, whichever of its members answers.
+
+Rules:
+
+* a call goes to one endpoint until that does not answer or says 503, then to
+  the next; after a round without success it waits a moment, and gives up when
+  its time is over;
+* a write carries an Idempotency-Key, so that a retry is carried out once
+  however many attempts of it arrive;
+* an error says what became of a write: L{OutcomeUnknown} alone means that
+  nobody knows.
+
+It knows HTTP only, and nothing of how a member works.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any, BinaryIO, Final
+
+from attrs import evolve
+from twisted.web.iweb import IAgent
+
+from kvdb import __version__
+from kvdb.client import model
+from kvdb.client.addresses import Key, endpoint_urls, key_bytes, key_path, query
+from kvdb.client.calls import Attempts, Calls, Endpoints
+from kvdb.client.errors import (
+    ClientError,
+    NotFound,
+    Unavailable,
+    UnexpectedAnswer,
+    error_of,
+    revision_of_etag,
+)
+from kvdb.client.model import Entry, Health, Member, Page, Status, Value
+from kvdb.client.tls import TLS
+from kvdb.client.transport import Answer, NoAnswer, Request, Transport
+from kvdb.client.watch import Watch
+
+TIMEOUT: Final = 10.0
+"""Seconds that a call may take, with all its attempts."""
+
+ATTEMPT_TIMEOUT: Final = 3.0
+"""Seconds for an endpoint to answer before another is asked."""
+
+STREAM_SECONDS: Final = 30.0
+"""How long a snapshot's stream may be silent."""
+
+PAGE_KEYS: Final = 100
+MAX_PAGE_KEYS: Final = 1000
+"""Keys in a page; what the server gives, and its most."""
+
+TOKEN_BYTES: Final = 16
+
+
+class Client:
+    """
+    A cluster's client.
+
+    Its methods are coroutines: C{await} them, or hand them to
+    L{Deferred.fromCoroutine}.  Keys are bytes or text, with their leading
+    slash.  Every method raises what L{kvdb.client.errors} names.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        endpoints: str | Iterable[str],
+        *,
+        tls: TLS | None = None,
+        timeout: float = TIMEOUT,
+        attempt_timeout: float = ATTEMPT_TIMEOUT,
+        token: str | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        agent: IAgent | None = None,
+        entropy: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        """
+        @param endpoints: C{http://HOST:PORT} of some members, or of all; text
+            has several between commas.
+        @param tls: whom to trust, for C{https} endpoints; the system's
+            authorities if left out.
+        @param timeout: seconds that a call may take in all.
+        @param attempt_timeout: seconds for one endpoint to answer.
+        @param token: sent as C{Authorization: Bearer}.
+        @param user: with C{password}, sent as C{Authorization: Basic}.
+        @param agent: whose connections to use, instead of one's own.
+        @param entropy: so many bytes that nobody can foretell: for
+            idempotency keys.
+        @raise ValueError: an argument is wrong; the text says which.
+        """
+        if timeout <= 0 or attempt_timeout <= 0:
+            raise ValueError("a timeout is a number of seconds above 0")
+        self._reactor = reactor
+        self._entropy = entropy
+        urls = endpoint_urls(endpoints, tls is not None)
+        headers = {
+            "User-Agent": f"kvdb-client/{__version__}",
+            **_authorization(token, user, password),
+        }
+        if agent is not None:
+            transport = Transport.over_agent(reactor, headers, agent)
+        else:
+            policy = None if tls is None else tls.policy()
+            transport = Transport.over_sockets(reactor, headers, policy)
+        self._calls = Calls(
+            reactor, transport, Endpoints(urls), timeout, attempt_timeout, entropy
+        )
+
+    @property
+    def endpoints(self) -> Sequence[str]:
+        """Whom it asks."""
+        return tuple(self._calls.endpoints.urls)
+
+    async def close(self) -> None:
+        """Drop the connections."""
+        await self._calls.transport.close()
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # Keys.
+
+    async def get(
+        self, key: Key, *, stale: bool = False, revision: int | None = None
+    ) -> Value:
+        """
+        Read a key.
+
+        @param stale: be content with what the member that answers has.
+        @param revision: as of a revision that was.
+        @raise NotFound: there is no such key, or was none.
+        @raise Compacted: that revision is forgotten.
+        """
+        parameters = {
+            "consistency": "stale" if stale else None,
+            "revision": revision,
+        }
+        answer = await self._calls.call(
+            Request("GET", key_path(key) + query(parameters))
+        )
+        return Value(answer.body, self._revision(answer))
+
+    async def put(
+        self,
+        key: Key,
+        value: bytes,
+        *,
+        if_revision: int | None = None,
+        if_present: bool = False,
+        idempotency_key: str | None = None,
+    ) -> int:
+        """
+        Write a key; the answer is the revision this made.
+
+        @param if_revision: only if the key was last changed at this revision;
+            0: only if it is absent.
+        @param if_present: only if the key is there.
+        @param idempotency_key: if an earlier call with it was carried out, its
+            answer is given again; a new one if left out.
+        @raise Conflict: the condition does not hold.
+        @raise OutcomeUnknown: it may have been done, or may yet be.
+        """
+        headers = _conditions(if_revision, if_present)
+        request = Request("PUT", key_path(key), bytes(value), headers)
+        return self._revision(await self._write(request, idempotency_key))
+
+    async def compare_and_set(
+        self,
+        key: Key,
+        value: bytes,
+        revision: int,
+        *,
+        idempotency_key: str | None = None,
+    ) -> int:
+        """
+        Write a key that was last changed at C{revision}; 0: that is absent.
+
+        @raise Conflict: it was changed since; its C{revision} says when.
+        """
+        return await self.put(
+            key, value, if_revision=revision, idempotency_key=idempotency_key
+        )
+
+    async def delete(
+        self,
+        key: Key,
+        *,
+        if_revision: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> int:
+        """
+        Remove a key; the answer is the revision this made.
+
+        @raise NotFound: there is no such key.
+        @raise Conflict: the condition does not hold.
+        @raise OutcomeUnknown: it may have been done, or may yet be.
+        """
+        if if_revision == 0:
+            raise ValueError("a key that is absent cannot be deleted")
+        headers = _conditions(if_revision, False)
+        request = Request("DELETE", key_path(key), b"", headers)
+        return self._revision(await self._write(request, idempotency_key))
+
+    async def pages(
+        self,
+        prefix: Key = b"/",
+        *,
+        start: Key | None = None,
+        page_keys: int = PAGE_KEYS,
+        keys_only: bool = False,
+        stale: bool = False,
+    ) -> AsyncIterator[Page]:
+        """
+        The keys that begin with C{prefix}, in byte order, page by page.
+
+        Each page is of one revision, and a later page may be of a later one.
+
+        @param start: from this key on.
+        @param page_keys: at most so many in a page, 1 to 1000.
+        @param keys_only: leave the values out.
+        """
+        if not 1 <= page_keys <= MAX_PAGE_KEYS:
+            raise ValueError(f"a page has 1 to {MAX_PAGE_KEYS} keys")
+        following = None if start is None else key_bytes(start)
+        while True:
+            parameters = {
+                "prefix": key_bytes(prefix),
+                "start": following,
+                "limit": page_keys,
+                "keys_only": "true" if keys_only else None,
+                "consistency": "stale" if stale else None,
+            }
+            answer = await self._calls.call(Request("GET", "/_/kv" + query(parameters)))
+            value = model.json_of(answer.body, "keys", answer.endpoint)
+            page = model.page_of(value, answer.endpoint)
+            if page.next is not None and page.next <= (following or b""):
+                raise UnexpectedAnswer(
+                    "the next page would begin before this one",
+                    endpoint=answer.endpoint,
+                )
+            yield page
+            if page.next is None:
+                return
+            following = page.next
+
+    async def list(
+        self,
+        prefix: Key = b"/",
+        *,
+        start: Key | None = None,
+        keys_only: bool = False,
+        stale: bool = False,
+    ) -> AsyncIterator[Entry]:
+        """As L{pages}, key by key."""
+        pages = self.pages(prefix, start=start, keys_only=keys_only, stale=stale)
+        async for page in pages:
+            for entry in page.entries:
+                yield entry
+
+    def watch(
+        self,
+        *,
+        key: Key | None = None,
+        prefix: Key | None = None,
+        since: int | None = None,
+    ) -> Watch:
+        """
+        The changes of a key, or of keys with a prefix, or of all.
+
+        @param since: those behind this revision; now, if left out.
+        """
+        if key is not None and prefix is not None:
+            raise ValueError("a watch is of a key or of a prefix, not of both")
+        parameters: dict[str, bytes | str | int | None] = {
+            "key": None if key is None else key_bytes(key),
+            "prefix": None if prefix is None else key_bytes(prefix),
+        }
+        return Watch(self._calls, parameters, since)
+
+    # The cluster.
+
+    async def members(self, *, of_leader: bool = False) -> Sequence[Member]:
+        """
+        Who is a member, as one of them sees it.
+
+        @param of_leader: as the leader sees it, where it can be found: it alone
+            knows C{match_index} and C{lag}.
+        """
+        request = Request("GET", "/_/members")
+        answer = await self._calls.call(request)
+        found = self._members(answer)
+        if not of_leader or any(member.match_index is not None for member in found):
+            return found
+        known = [m.client_url for m in found if m.role == "leader" and m.client_url]
+        secure = answer.endpoint.startswith("https:")
+        # The credentials go nowhere less safe than where they were sent.
+        urls = [url for url in known if url.startswith("https:") or not secure]
+        for url in dict.fromkeys([*urls, *self._calls.endpoints.urls]):
+            try:
+                seen = self._members(await self._calls.ask_one(url, request))
+            except ClientError:
+                continue
+            if any(member.match_index is not None for member in seen):
+                return seen
+        return found
+
+    def _members(self, answer: Answer) -> Sequence[Member]:
+        value = model.json_of(answer.body, "members", answer.endpoint)
+        return model.members_of(value, answer.endpoint)
+
+    async def add_member(
+        self, node: int, url: str, *, idempotency_key: str | None = None
+    ) -> None:
+        """
+        Add a member as a learner, which the leader makes a voter once it has
+        caught up.
+
+        @param url: its peer URL.
+        @raise Refused: it does not fit; the text says why.
+        """
+        body = json.dumps({"id": _member_id(node), "url": url}).encode()
+        kind = {"Content-Type": "application/json"}
+        request = Request("POST", "/_/members", body, kind)
+        await self._write(request, idempotency_key)
+
+    async def remove_member(self, node: int) -> None:
+        """
+        Remove a member, which then stops by itself.
+
+        @raise NotFound: there is no such member.
+        @raise Refused: too few would be left within reach.
+        """
+        # Without an Idempotency-Key, with which a member takes it for a retry
+        # and does not look who is within reach.  Ids are never given twice, so
+        # a member that is gone after an attempt was removed by it.
+        request = Request("DELETE", f"/_/members/{_member_id(node)}")
+        attempts = Attempts(request)
+        try:
+            await self._calls.call(request, attempts)
+        except NotFound:
+            if not attempts.unknown:
+                raise
+
+    async def transfer_leadership(self, to: int | None = None) -> int:
+        """
+        Hand leadership over; the answer is the new leader's id.
+
+        @param to: to whom; to whoever has the most of the log, if left out.
+        @raise NotFound, Refused: that is no member, or no voter.
+        @raise OutcomeUnknown: it may have been done; C{status} tells.
+        """
+        body = b"" if to is None else json.dumps({"id": _member_id(to)}).encode()
+        kind = {"Content-Type": "application/json"} if body else {}
+        request = Request("POST", "/_/leader", body, kind)
+        # To one that leads already nothing happens; to anybody, it moves on.
+        attempts = Attempts(request, repeatable=to is not None)
+        answer = await self._calls.call(request, attempts)
+        value = model.json_of(answer.body, "the leader", answer.endpoint)
+        return model.leader_of(value, answer.endpoint)
+
+    async def status(self, endpoint: str | None = None) -> Status:
+        """
+        A member's own view.
+
+        @param endpoint: whose; of whoever answers, if left out.
+        """
+        request = Request("GET", "/_/status")
+        if endpoint is None:
+            answer = await self._calls.call(request)
+        else:
+            answer = await self._calls.ask_one(endpoint, request)
+        value = model.json_of(answer.body, "status", answer.endpoint)
+        return model.status_of(value, answer.endpoint)
+
+    async def health(self, endpoint: str | None = None) -> Health:
+        """
+        Whether a member can serve a linearizable read; one that does not
+        answer cannot.
+
+        @param endpoint: whose; of the one that is asked first, if left out.
+        """
+        url = endpoint or self._calls.endpoints.current
+        try:
+            answer = await self._calls.transport.ask(
+                url, Request("GET", "/health"), self._calls.attempt_timeout
+            )
+        except NoAnswer as error:
+            return Health(False, str(error))
+        if answer.status not in (200, 503):
+            raise error_of(answer.status, answer.headers, answer.body, url)
+        return model.health_of(model.json_of(answer.body, "health", url), url)
+
+    async def snapshot(
+        self,
+        file: BinaryIO,
+        *,
+        progress: Callable[[int], None] = lambda size: None,
+    ) -> int:
+        """
+        Write a backup of the whole store to C{file}; the answer is its size in
+        bytes.
+
+        @param progress: told the size so far.
+        @raise Unavailable: the stream broke off; what was written is of no
+            use.
+        """
+        request = Request("GET", "/_/snapshot")
+        endpoint, body = await self._calls.connect(request, patient=False)
+        size = 0
+        try:
+            while data := await body.read(STREAM_SECONDS):
+                file.write(data)
+                size += len(data)
+                progress(size)
+        except NoAnswer as error:
+            raise Unavailable(
+                f"the snapshot broke off after {size} bytes: {error}",
+                endpoint=endpoint,
+                hint="Take it again, from the start.",
+            ) from error
+        finally:
+            body.close()
+        return size
+
+    async def _write(self, request: Request, token: str | None) -> Answer:
+        token = self._entropy(TOKEN_BYTES).hex() if token is None else token
+        headers = {**request.headers, "Idempotency-Key": _token(token)}
+        return await self._calls.call(evolve(request, headers=headers))
+
+    def _revision(self, answer: Answer) -> int:
+        revision = revision_of_etag(answer.headers.get("etag"))
+        if revision == 0:
+            raise UnexpectedAnswer(
+                "an answer came without a revision in its ETag",
+                endpoint=answer.endpoint,
+                hint="Look whether the endpoint is a kvdb member.",
+            )
+        return revision
+
+
+def _authorization(
+    token: str | None, user: str | None, password: str | None
+) -> dict[str, str]:
+    if token is not None:
+        if user is not None or password is not None:
+            raise ValueError("credentials are a token, or a user and a password")
+        if not token.isascii() or not token.isprintable() or " " in token or not token:
+            raise ValueError("a token is printable ASCII, without spaces")
+        return {"Authorization": f"Bearer {token}"}
+    if user is None and password is None:
+        return {}
+    if user is None or password is None or ":" in user:
+        raise ValueError("a user, without colons, and a password go together")
+    pair = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return {"Authorization": f"Basic {pair}"}
+
+
+def _conditions(if_revision: int | None, if_present: bool) -> dict[str, str]:
+    if if_revision is not None:
+        if if_present:
+            raise ValueError("if_revision and if_present exclude each other")
+        if type(if_revision) is not int or if_revision < 0:
+            raise ValueError("a revision is a number from 0 on")
+        if if_revision == 0:
+            return {"If-None-Match": "*"}
+        return {"If-Match": f'"{if_revision}"'}
+    return {"If-Match": "*"} if if_present else {}
+
+
+def _member_id(node: int) -> int:
+    if type(node) is not int or not 0 < node <= model.MAX_ID:
+        raise ValueError("a member's id is a number from 1 to 2^63 - 1")
+    return node
+
+
+def _token(token: str) -> str:
+    if not (0 < len(token) <= 254 and token.isascii() and token.isprintable()):
+        raise ValueError("an idempotency key has 1 to 254 printable ASCII characters")
+    return f'"{token}"'

@@ -1,0 +1,234 @@
+"""
+Arguments in, exit status out.
+
+Here alone is the process's own: its streams, its signals, its reactor.  What
+goes wrong is one line on the standard error: what, at which endpoint, and what
+to do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO, Final, NoReturn, TextIO
+
+import click
+from attrs import define, field, frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from kvdb.client import errors
+from kvdb.client.client import Client
+from kvdb.client.command.options import is_json, make_client
+from kvdb.client.command.session import (
+    CONFLICT,
+    DONE,
+    INTERRUPTED,
+    NAME,
+    NO,
+    NOT_ALLOWED,
+    PIPE_CLOSED,
+    REFUSED,
+    TERMINATED,
+    UNAVAILABLE,
+    UNEXPECTED,
+    UNKNOWN,
+    USAGE,
+    Job,
+    Session,
+)
+from kvdb.client.command.tree import tree
+
+STATUSES: Final[Sequence[tuple[type[errors.ClientError], int]]] = (
+    (errors.NotFound, NO),
+    (errors.Conflict, CONFLICT),
+    (errors.Unauthorized, NOT_ALLOWED),
+    (errors.Forbidden, NOT_ALLOWED),
+    (errors.Unavailable, UNAVAILABLE),
+    (errors.OutcomeUnknown, UNKNOWN),
+    (errors.UnexpectedAnswer, UNEXPECTED),
+    (errors.ClientError, REFUSED),
+)
+
+MakeClient = Callable[[dict[str, Any], Any], Client]
+
+
+@frozen(slots=True)
+class Streams:
+    """Where a command reads and writes."""
+
+    input: BinaryIO
+    output: BinaryIO
+    errors: TextIO
+    on_terminal: bool
+
+    def complain(self, text: str) -> None:
+        """One line."""
+        try:
+            self.errors.write(f"{NAME}: {' '.join(text.split())}\n")
+            self.errors.flush()
+        except OSError:
+            pass  # nobody reads it
+
+
+@frozen(slots=True)
+class Asked:
+    """A job, and the options that hold for it."""
+
+    job: Job
+    kept: dict[str, Any]
+
+
+def read(arguments: Sequence[str], streams: Streams) -> Asked | int:
+    """What is asked for; an exit status where nothing is left to do."""
+    kept: dict[str, Any] = {}
+    try:
+        result = tree.main(
+            list(arguments), prog_name=NAME, standalone_mode=False, obj=kept
+        )
+    except click.exceptions.NoArgsIsHelpError as error:
+        streams.errors.write(error.format_message() + "\n")
+        return USAGE
+    except click.ClickException as error:
+        streams.complain(_usage(error))
+        return USAGE
+    except click.Abort:
+        return INTERRUPTED
+    if callable(result):
+        return Asked(result, kept)
+    return result if isinstance(result, int) else DONE
+
+
+def _usage(error: click.ClickException) -> str:
+    text = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    path = NAME if context is None else context.command_path
+    return f"{text}; see {path} --help"
+
+
+async def perform(
+    asked: Asked, reactor: Any, streams: Streams, make: MakeClient
+) -> int:
+    """Do the job; its exit status."""
+    try:
+        client = make(asked.kept, reactor)
+    except click.UsageError as error:
+        streams.complain(_usage(error))
+        return USAGE
+    session = Session(
+        reactor,
+        client,
+        streams.input,
+        streams.output,
+        streams.errors,
+        is_json(asked.kept),
+        streams.on_terminal,
+    )
+    try:
+        return await asked.job(session) or DONE
+    except errors.ClientError as error:
+        streams.complain(line_of(error))
+        return next(status for kind, status in STATUSES if isinstance(error, kind))
+    except click.ClickException as error:
+        streams.complain(error.format_message())
+        return USAGE
+    except ValueError as error:
+        streams.complain(str(error))
+        return USAGE
+    except BrokenPipeError:
+        return PIPE_CLOSED
+    finally:
+        await client.close()
+
+
+def line_of(error: errors.ClientError) -> str:
+    """What, at which endpoint, and what to do."""
+    text = str(error)
+    if error.endpoint and not any(url in text for url in error.endpoint.split(",")):
+        text += f" ({error.endpoint})"
+    if isinstance(error, errors.OutcomeUnknown) and error.idempotency_key:
+        text += f" [--idempotency-key {error.idempotency_key}]"
+    return f"{text.rstrip('.')}. {error.hint}" if error.hint else text
+
+
+@define(slots=True, eq=False)
+class Run:
+    """A job in the process's reactor, which signals can end."""
+
+    reactor: Any
+    _doing: Deferred[int] | None = None
+    _signalled: int = 0
+    _results: list[Any] = field(factory=list)
+
+    def run(self, work: Callable[[], Any]) -> int:
+        """
+        The exit status.
+
+        @raise Exception: what C{work} has raised.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._signal)
+        self.reactor.callWhenRunning(self._begin, work)
+        self.reactor.run(installSignalHandlers=False)
+        [result] = self._results
+        if self._signalled:
+            return INTERRUPTED if self._signalled == signal.SIGINT else TERMINATED
+        if isinstance(result, Failure):
+            result.raiseException()
+        return int(result)
+
+    def _begin(self, work: Callable[[], Any]) -> None:
+        self._doing = Deferred.fromCoroutine(work())
+        self._doing.addBoth(self._done)
+
+    def _done(self, result: Any) -> None:
+        if isinstance(result, Failure) and result.check(CancelledError):
+            result = INTERRUPTED
+        self._results.append(result)
+        self.reactor.stop()
+
+    def _signal(self, number: int, frame: Any) -> None:
+        if self._signalled:
+            os._exit(INTERRUPTED)  # the second time, at once
+        self._signalled = number
+        if self._doing is not None:
+            self.reactor.callFromThread(self._doing.cancel)
+
+
+def main() -> NoReturn:
+    """C{kvdbctl}."""
+    streams = Streams(
+        sys.stdin.buffer, sys.stdout.buffer, sys.stderr, sys.stdout.isatty()
+    )
+    status = _main(sys.argv[1:], streams)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Or the interpreter would complain of it when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = PIPE_CLOSED
+    sys.exit(status)
+
+
+def _main(arguments: Sequence[str], streams: Streams) -> int:
+    try:
+        asked = read(arguments, streams)
+        if isinstance(asked, int):
+            return asked
+        # The one place where the process's own reactor is taken.
+        from twisted.internet import reactor
+
+        def make(kept: dict[str, Any], reactor: Any) -> Client:
+            return make_client(kept, reactor, os.environ.get)
+
+        return Run(reactor).run(lambda: perform(asked, reactor, streams, make))
+    except BrokenPipeError:
+        return PIPE_CLOSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    main()

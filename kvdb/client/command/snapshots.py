@@ -1,0 +1,86 @@
+"""
+C{snapshot save}: a backup of a cluster that serves.
+
+The file comes to be whole or not at all: what was loaded stands beside it, as
+C{FILE.part}, until it is all there and on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+from rich.progress import (
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TransferSpeedColumn,
+)
+
+from kvdb.client.command.options import Group
+from kvdb.client.command.session import Job, Session, size_text
+
+
+@click.group("snapshot", cls=Group)
+def snapshot() -> None:
+    """Backups."""
+
+
+@snapshot.command("save")
+@click.argument("file")
+def save(file: str) -> Job:
+    """Write a backup of the whole store to FILE."""
+    path = Path(file)
+    if path.is_dir():
+        raise click.UsageError(f"{file} is a directory: name a file")
+
+    async def job(session: Session) -> None:
+        with _whole_or_not_at_all(path) as out:
+            console = session.console
+            with Progress(
+                SpinnerColumn(),
+                TextColumn(f"saving {path.name}", markup=False),
+                DownloadColumn(binary_units=True),
+                TransferSpeedColumn(),
+                console=console,
+                disable=not console.is_terminal,
+                transient=True,
+            ) as bar:
+                task = bar.add_task("", total=None)
+                size = await session.client.snapshot(
+                    out, progress=lambda done: bar.update(task, completed=done)
+                )
+        if session.as_json:
+            session.json({"file": file, "bytes": size})
+        else:
+            session.line(f"{file}: {size_text(size)}")
+
+    return job
+
+
+@contextmanager
+def _whole_or_not_at_all(path: Path) -> Iterator[BinaryIO]:
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as out:
+            part.chmod(0o600)  # it holds all that is secret in the store
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        part.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            why = error.strerror or str(error)
+            raise click.ClickException(f"{path} cannot be written: {why}") from None
+        raise

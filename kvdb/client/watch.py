@@ -1,0 +1,193 @@
+"""
+A watch: changes, each once and in order, for as long as they are wanted.
+
+Rules:
+
+* it knows the revision up to which all was given, and goes on behind it
+  wherever it connects again: so no event is lost, and none repeated;
+* a silent connection is a lost one: members say C{progress} every ten seconds;
+* what was not read waits with the member, not here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from kvdb.client import model
+from kvdb.client.addresses import query
+from kvdb.client.errors import ClientError, UnexpectedAnswer, error_of
+from kvdb.client.events import MAX_EVENT_BYTES, EventReader, EventTooLong, Message
+from kvdb.client.model import Event, Put
+from kvdb.client.transport import Body, NoAnswer, Request
+
+SILENT_SECONDS: Final = 25.0
+"""Seconds that a stream may be silent: two C{progress} may be missed."""
+
+
+class Streams(Protocol):
+    """Where streams come from: L{Calls<kvdb.client.calls.Calls>}."""
+
+    async def connect(self, request: Request, patient: bool) -> tuple[str, Body]:
+        """Open one."""
+
+    async def pause(self, rounds: int) -> None:
+        """Wait, the longer, the more often it failed."""
+
+    def failed(self, endpoint: str) -> None:
+        """Use another endpoint next."""
+
+
+class Watch:
+    """
+    An asynchronous iterator of events (L{Put<kvdb.client.model.Put>},
+    L{Delete<kvdb.client.model.Delete>}), and a context manager that is
+    connected when it is entered, and closed when it is left.
+
+    Iterating raises L{Compacted<kvdb.client.errors.Compacted>} when the next
+    events are no longer kept, and what else a member refuses; a member that
+    dies or stops is left for another one.
+
+    @ivar revision: all changes up to it were given; None before the first
+        connection of a watch that begins with what comes.
+    @ivar connections: how often it has connected.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        parameters: Mapping[str, bytes | str | int | None],
+        since: int | None,
+    ) -> None:
+        if since is not None and since < 0:
+            raise ValueError("a watch begins behind a revision, from 0 on")
+        self.revision = since
+        self.connections = 0
+        self._streams = streams
+        self._parameters = parameters
+        self._messages: deque[Message] = deque()
+        self._reader = EventReader(MAX_EVENT_BYTES)
+        self._endpoint = ""
+        self._body: Body | None = None
+        self._losses = 0
+        self._closed = False
+
+    async def __aenter__(self) -> Watch:
+        await self._begin()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Watch:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._closed:
+            while self._messages:
+                event = self._take(self._messages.popleft())
+                if event is not None:
+                    return event
+            await self._more()
+        raise StopAsyncIteration
+
+    async def close(self) -> None:
+        """Watch no more; an iteration that goes on ends."""
+        self._closed = True
+        self._messages.clear()
+        self._drop()
+
+    async def _begin(self) -> None:
+        """Connect, and hear where it begins."""
+        while not self._closed and self.revision is None:
+            while self._messages and self.revision is None:
+                self._take(self._messages.popleft())
+            if self.revision is None:
+                await self._more()
+        if self._body is None and not self._closed:
+            await self._more()
+
+    async def _more(self) -> None:
+        """Have more messages, or another connection."""
+        if self._body is None:
+            await self._open()
+            return
+        try:
+            data = await self._body.read(SILENT_SECONDS)
+            if data:
+                self._messages.extend(self._reader.feed(data))
+                return
+        except NoAnswer:
+            pass  # lost: another member knows how it goes on
+        except EventTooLong as error:
+            self._drop()
+            raise UnexpectedAnswer(str(error), endpoint=self._endpoint) from error
+        self._lost()
+
+    async def _open(self) -> None:
+        if self._losses > 1:
+            await self._streams.pause(self._losses - 2)
+        self._losses += 1
+        target = "/_/watch" + query({**self._parameters, "since": self.revision})
+        request = Request("GET", target, b"", {"Accept": "text/event-stream"})
+        patient = self.connections > 0
+        endpoint, body = await self._streams.connect(request, patient)
+        if self._closed:
+            body.close()
+            return
+        self.connections += 1
+        self._endpoint, self._body = endpoint, body
+        self._reader = EventReader(MAX_EVENT_BYTES)
+
+    def _drop(self) -> None:
+        body, self._body = self._body, None
+        if body is not None:
+            body.close()
+
+    def _lost(self) -> None:
+        self._streams.failed(self._endpoint)
+        self._drop()
+
+    def _take(self, message: Message) -> Event | None:
+        """The event that a message is, if it is one that is new."""
+        if message.event == "end":
+            self._end(message)
+            return None
+        if message.event not in ("ready", "put", "delete", "progress"):
+            return None  # of a later release
+        value = model.json_of(message.data, "changes", self._endpoint)
+        if message.event == "ready":
+            # With C{since}, what lies behind that is yet to come.
+            if self.revision is None:
+                self.revision = model.position_of(value, self._endpoint)
+            return None
+        self._losses = 0
+        if message.event == "progress":
+            self._reach(model.position_of(value, self._endpoint))
+            return None
+        kind = model.put_of if message.event == "put" else model.delete_of
+        event: Event = kind(value, self._endpoint)
+        if self.revision is not None and event.revision <= self.revision:
+            return None
+        self.revision = event.revision
+        return event
+
+    def _reach(self, revision: int) -> None:
+        if self.revision is None or revision > self.revision:
+            self.revision = revision
+
+    def _end(self, message: Message) -> None:
+        """The member ends the stream: go elsewhere, or say why not."""
+        self._lost()
+        self._messages.clear()
+        value = model.json_of(message.data, "changes", self._endpoint)
+        status = value.get("status") if isinstance(value, dict) else None
+        if status == 503:
+            return
+        number = status if type(status) is int else 500
+        error: ClientError = error_of(number, {}, message.data, self._endpoint)
+        raise error
+
+
+__all__ = ["Event", "Put", "Watch"]

@@ -1,0 +1,275 @@
+"""Addresses, events, answers: what needs no connection."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvdb.client import errors, model
+from kvdb.client.addresses import endpoint_url, endpoint_urls, key_path, query
+from kvdb.client.client import Client
+from kvdb.client.events import EventReader, EventTooLong, Message
+from kvdb.client.testing import FakeCluster
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("/a", "/a"),
+        (b"/a", "/a"),
+        ("/", "/"),
+        ("//a//b/", "//a//b/"),
+        ("/a b?c#d%e", "/a%20b%3Fc%23d%25e"),
+        ("/ä", "/%C3%A4"),
+        (b"/\xff\x00", "/%FF%00"),
+        ("/12", "/_/kv/12"),
+        ("/_/status", "/_/kv/_/status"),
+        ("/health", "/_/kv/health"),
+        ("/healthy", "/healthy"),
+        ("/v3/kv", "/_/kv/v3/kv"),
+    ],
+)
+def test_a_key_has_one_address(key: str | bytes, path: str) -> None:
+    assert key_path(key) == path
+
+
+@pytest.mark.parametrize("key", ["", "a", b"", b"a/", "a/b"])
+def test_a_key_begins_with_a_slash(key: str | bytes) -> None:
+    with pytest.raises(ValueError, match="begins with a slash"):
+        key_path(key)
+
+
+@given(st.lists(st.tuples(st.binary(max_size=30), st.binary(max_size=30)), max_size=5))
+def test_any_bytes_of_a_key_arrive(pairs: list[tuple[bytes, bytes]]) -> None:
+    cluster = FakeCluster(1)
+    client = cluster.client()
+    wanted = {}
+    for name, value in pairs:
+        cluster.run(client.put(b"/" + name, value))
+        wanted[b"/" + name] = value
+
+    async def entries() -> dict[bytes, bytes | None]:
+        return {entry.key: entry.value async for entry in client.list()}
+
+    async def changed() -> list[bytes]:
+        watch = client.watch(prefix=b"/", since=0)
+        return [(await anext(watch)).key for _ in pairs]
+
+    assert cluster.run(entries()) == wanted
+    assert cluster.run(changed()) == [b"/" + name for name, _ in pairs]
+    for key, value in wanted.items():
+        assert cluster.run(client.get(key)).value == value
+        cluster.run(client.delete(key))
+    assert cluster.run(entries()) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("http://h:1", "http://h:1"),
+        ("http://h:1/", "http://h:1"),
+        ("h:1", "http://h:1"),
+        (" h ", "http://h"),
+        ("https://h", "https://h"),
+        ("http://[::1]:12380", "http://[::1]:12380"),
+    ],
+)
+def test_an_endpoint_is_read(text: str, url: str) -> None:
+    assert endpoint_url(text) == url
+
+
+def test_with_tls_an_endpoint_without_a_scheme_is_https() -> None:
+    assert endpoint_url("h:1", secure=True) == "https://h:1"
+    assert endpoint_url("http://h:1", secure=True) == "http://h:1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "ftp://h:1", "http://", "http://h:x", "http://h:99999", "http://h/p"),
+        *("http://u:p@h", "http://h?q", "http://h#f", "h h", "http://ä:1"),
+        "http://[::1",
+    ],
+)
+def test_what_is_no_endpoint_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(ValueError, match="is not an endpoint"):
+        endpoint_url(text)
+
+
+def test_endpoints_stand_between_commas_each_once() -> None:
+    assert endpoint_urls("a:1,b:2,http://a:1") == ["http://a:1", "http://b:2"]
+    with pytest.raises(ValueError, match="at least one"):
+        endpoint_urls([])
+    with pytest.raises(ValueError, match="65 endpoints"):
+        endpoint_urls([f"h:{port}" for port in range(1, 66)])
+
+
+def test_a_query_leaves_out_what_is_none() -> None:
+    assert query({"a": None}) == ""
+    assert query({"a": b"/\xff&", "b": 2, "c": "x y"}) == "?a=/%FF%26&b=2&c=x%20y"
+
+
+# Server-Sent Events.
+
+STREAM = (
+    b"\n: a comment\nevent: put\nid: 7\ndata: {1}\n\n"
+    b"data:two\r\ndata: lines\r\n\r\n"
+    b"event: none\n\n"
+    b"retry: 5\rdata\rdata: end\r\r"
+)
+MESSAGES = [
+    Message("put", b"{1}"),
+    Message("message", b"two\nlines"),
+    Message("message", b"\nend"),
+]
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=10))
+def test_events_are_the_same_however_they_are_cut(cuts: list[int]) -> None:
+    reader = EventReader()
+    places = [0, *sorted(cuts), len(STREAM)]
+    found: list[Message] = []
+    for begin, end in itertools.pairwise(places):
+        found += reader.feed(STREAM[begin:end])
+    found += reader.feed(b"\n")  # behind a CR at the end, which may be half
+    assert found == MESSAGES
+
+
+@pytest.mark.parametrize("data", [b"data: " + b"x" * 20, b"data: xxxxxxxx\n" * 3])
+def test_an_event_that_is_too_long_is_not_gathered(data: bytes) -> None:
+    reader = EventReader(max_bytes=20)
+    with pytest.raises(EventTooLong):
+        list(reader.feed(data))
+
+
+# Errors and answers.
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, errors.BadRequest),
+        (401, errors.Unauthorized),
+        (403, errors.Forbidden),
+        (404, errors.NotFound),
+        (409, errors.Refused),
+        (410, errors.Compacted),
+        (412, errors.Conflict),
+        (413, errors.BadRequest),
+        (422, errors.BadRequest),
+        (503, errors.Unavailable),
+        (504, errors.OutcomeUnknown),
+        (507, errors.NoSpace),
+        (302, errors.UnexpectedAnswer),
+        (418, errors.UnexpectedAnswer),
+    ],
+)
+def test_a_status_is_an_error_of_its_kind(status: int, kind: type[Exception]) -> None:
+    body = b'{"detail": "so it\\n is", "hint": "do that"}'
+    error = errors.error_of(status, {"etag": '"5"'}, body, "http://h:1")
+    assert type(error) is kind
+    assert (str(error), error.status) == ("so it is", status)
+    assert error.endpoint == "http://h:1"
+    if isinstance(error, errors.Conflict):
+        assert error.revision == 5
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b"[" * 100_000, b"\xff"])
+def test_what_is_no_problem_is_told_by_its_status(body: bytes) -> None:
+    assert str(errors.error_of(404, {}, body, "")) == "answered 404"
+
+
+@pytest.mark.parametrize(
+    ("etag", "revision"),
+    [('"7"', 7), ('W/"7"', 7), (None, 0), ('"x"', 0), ("", 0)],
+)
+def test_a_revision_is_read_from_its_etag(etag: str | None, revision: int) -> None:
+    assert errors.revision_of_etag(etag) == revision
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [],
+        {},
+        {"revision": "7", "keys": []},
+        {"revision": 7, "keys": {}},
+        {"revision": 7, "keys": [3]},
+        {"revision": 7, "keys": [{"key": "/a"}]},
+        {"revision": 7, "keys": [{"key": 3}]},
+        {"revision": 7, "keys": [{"key_base64": "%"}]},
+        {"revision": 7, "keys": [], "next": 3},
+        {"revision": True, "keys": []},
+    ],
+)
+def test_a_page_that_is_none_is_said_to_be_none(value: object) -> None:
+    with pytest.raises(errors.UnexpectedAnswer, match="not as kvdb gives it"):
+        model.page_of(value, "http://h:1")
+
+
+def test_an_event_without_its_value_is_none() -> None:
+    with pytest.raises(errors.UnexpectedAnswer, match="no value"):
+        model.put_of({"key": "/a"}, "http://h:1")
+    with pytest.raises(errors.UnexpectedAnswer, match="time"):
+        value = {"key": "/a", "revision": 1, "previous_revision": 0, "time": "x"}
+        model.delete_of(value, "http://h:1")
+
+
+# What a client is made with.
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"timeout": 0}, "above 0"),
+        ({"attempt_timeout": -1}, "above 0"),
+        ({"token": "a b"}, "printable"),
+        ({"token": ""}, "printable"),
+        ({"token": "t", "user": "u"}, "a token, or a user"),
+        ({"user": "u"}, "go together"),
+        ({"password": "p"}, "go together"),
+        ({"user": "a:b", "password": "p"}, "without colons"),
+        ({"endpoints": "x y"}, "not an endpoint"),
+    ],
+)
+def test_a_wrong_argument_is_named(more: dict[str, object], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        FakeCluster(1).client(**more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.put("/k", b"", if_revision=1, if_present=True),
+        lambda client: client.put("/k", b"", if_revision=-1),
+        lambda client: client.put("/k", b"", idempotency_key=""),
+        lambda client: client.put("/k", b"", idempotency_key="ä"),
+        lambda client: client.put("/k", b"", idempotency_key="x" * 255),
+        lambda client: client.delete("/k", if_revision=0),
+        lambda client: client.add_member(0, "http://h:1"),
+        lambda client: client.remove_member(2**63),
+        lambda client: client.transfer_leadership(-1),
+        lambda client: anext(client.pages(page_keys=0)),
+        lambda client: anext(client.pages(page_keys=1001)),
+        lambda client: anext(client.pages("a")),
+    ],
+)
+def test_a_wrong_call_is_refused_before_anything_is_sent(call: object) -> None:
+    cluster = FakeCluster(1)
+    client: Client = cluster.client()
+    cluster.members[1].stop()
+    with pytest.raises(ValueError, match=r"\w"):
+        cluster.run(call(client))  # type: ignore[operator]
+    assert cluster.reactor.seconds() == 0
+
+
+def test_a_watch_is_of_one_thing_and_from_a_revision() -> None:
+    client = FakeCluster(1).client()
+    with pytest.raises(ValueError, match="not of both"):
+        client.watch(key="/a", prefix="/b")
+    with pytest.raises(ValueError, match="from 0 on"):
+        client.watch(since=-1)
