@@ -49,6 +49,7 @@ from kvdb.client.client import Client
 from kvdb.client.transport import IDLE_CONNECTIONS, IDLE_SECONDS
 from kvdb.interfaces import (
     Audience,
+    Backup,
     Caller,
     CompactedRevision,
     DatabaseError,
@@ -61,6 +62,7 @@ from kvdb.interfaces import (
     WatchListener,
 )
 from kvdb.interfaces import Watch as DatabaseWatch
+from kvdb.node.backups import Backups
 from kvdb.node.watches import Watches
 from kvdb.raft.messages import Entry
 from kvdb.rest.site import RestSettings, Site, make_site
@@ -261,6 +263,10 @@ class _Database:
     ) -> DatabaseWatch:
         return self._member.watches.watch(selection, since, listener)
 
+    def open_backup(self) -> Backup:
+        self._check()
+        return self._member.backups.begin()
+
     def add_member(
         self, node_id: int, url: str, idempotency_key: bytes = b""
     ) -> Deferred[None]:
@@ -361,12 +367,14 @@ class FakeMember:
     failure: DatabaseError | None = None
     answers_to_lose: int = 0
     watches: Watches = field(init=False, repr=False)
+    backups: Backups = field(init=False, repr=False)
     site: Site = field(init=False, repr=False)
     _frozen: bool = False
     _connections: list[_End] = field(factory=list, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self.watches = Watches(self.cluster.store, self.cluster.reactor)
+        self.backups = Backups(self.cluster.store, self.cluster.reactor.seconds)
         settings = RestSettings()
         database = _Database(self.cluster, self)
         self.site = make_site(database, self.cluster.reactor, settings)
