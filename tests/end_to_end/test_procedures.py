@@ -1,0 +1,102 @@
+"""What docs/procedures.md shows, typed on one cluster, from its start to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.documents import Shell, Step, matches, steps_of
+from tests.end_to_end.cluster import free_ports
+
+PAGE = "docs/procedures.md"
+
+SECTIONS = (
+    "Starting a cluster",
+    "Looking at it",
+    "Stopping and starting a member",
+    "Upgrading, member by member",
+    "Adding a member",
+    "Taking a member out",
+    "Replacing a dead member",
+    "Handing leadership over",
+    "A lost majority",
+)
+
+PORTS = [f"{member}{kind}" for member in range(1, 6) for kind in (2379, 2380)]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A shell where the page's addresses are free ones; its nodes are ended."""
+    addresses = free_ports(len(PORTS))
+    replaced = {
+        f"127.0.0.1:{page}": f"127.0.0.1:{here}"
+        for page, here in zip(PORTS, addresses, strict=True)
+    }
+    replaced |= {
+        f"--port {page}": f"--port {here}"
+        for page, here in zip(PORTS, addresses, strict=True)
+    }
+    # As the loop over members makes them.
+    ports = dict(zip(PORTS, addresses, strict=True))
+    own = " ".join(f"[{n}]={ports[f'{n}2380']}" for n in range(1, 6))
+    replaced["${N}2380"] = "${CLIENTS[$N]}"
+    replaced["for N in"] = f"declare -A CLIENTS=({own}); for N in"
+    shell = Shell(tmp_path, replaced)
+    try:
+        yield shell
+    except BaseException:
+        for path in sorted(tmp_path.glob("*.log")):
+            print(f"--- {path.name}\n{path.read_text()[-3000:]}")
+        raise
+    finally:
+        shell.end()
+
+
+def test_each_procedure_does_what_the_page_says(shell: Shell) -> None:
+    first = steps_of(PAGE, SECTIONS[0])
+    exports = [step for step in first if step.command.startswith("export")]
+    shell.type(first)
+    for section in SECTIONS[1:]:
+        shell.type([*exports, *steps_of(PAGE, section)])
+
+
+def test_the_page_has_no_procedure_that_is_not_typed() -> None:
+    text = (Path(__file__).parents[2] / PAGE).read_text()
+    headings = [line[3:] for line in text.splitlines() if line.startswith("## ")]
+    typed = [
+        heading
+        for heading, section in zip(headings, text.split("\n## ")[1:], strict=True)
+        if "```console" in section
+    ]
+    assert tuple(typed) == SECTIONS
+
+
+@pytest.mark.parametrize(
+    ("expected", "printed", "same"),
+    [
+        (["a ... c"], ["a b c"], True),
+        (["a"], ["b"], False),
+        (["a"], ["a", "b"], False),
+        (["...", "c"], ["a", "b", "c"], True),
+        (["...", "c"], ["c"], True),
+        ([], ["a"], False),
+        (["a.c"], ["abc"], False),
+        (["a   b"], ["a b"], True),
+    ],
+)
+def test_what_is_printed_must_be_what_is_shown(
+    expected: list[str], printed: list[str], same: bool
+) -> None:
+    assert matches(expected, printed) is same
+
+
+def test_a_command_that_fails_is_noticed(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, {})
+    shell.type([Step("echo yes", ["yes"])])
+    with pytest.raises(AssertionError, match="status 1"):
+        shell.type([Step("false")])
+    with pytest.raises(AssertionError, match="expected"):
+        shell.type([Step("echo yes", ["no"])])
