@@ -32,6 +32,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvdb.host import Host, RealHost
+from kvdb.metrics import Metrics
 from kvdb.node.node import Node
 from kvdb.node.replica import Replica, ReplicaDiverged, open_replica
 from kvdb.options import Options
@@ -247,7 +248,11 @@ class HTTPService(Service):
             max_key_bytes=settings.max_key_bytes,
             max_value_bytes=settings.max_value_bytes,
         )
-        self.site = make_site(node, self._reactor, limits)
+        peers = self._node_service.peers
+        assert peers is not None, "the node has its connections"
+        metrics = Metrics(node, peers)
+        self.site = make_site(node, self._reactor, limits, metrics.exposition)
+        metrics.site = self.site
         self.port = self._host.listen(settings.port, self.site, settings.host)
         address: Any = self.port.getHost()
         node.reports.client_url = f"http://{settings.host}:{address.port}"

@@ -29,7 +29,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
 
+from kvdb.durations import Durations
 from kvdb.interfaces import Caller, DatabaseError, OutcomeUnknown, Unavailable
 from kvdb.raft.config import ProposalDropped
 from kvdb.raft.messages import Entry, EntryType
@@ -78,13 +80,20 @@ class Proposals:
     @ivar session: this run of this node, a random unsigned 64-bit integer.
     @ivar timeout: seconds a caller waits at most.
     @ivar queued_bytes: what waits to be taken by a leader.
+    @ivar failed: how many were not seen to be carried out.
+    @ivar took: until a proposal was carried out; measured of one at a time.
     @ivar carried_over: how many were queued again, as their leader had failed.
     """
 
     session: int
     timeout: float
+    clock: IReactorTime
     carried_over: int = 0
     queued_bytes: int = 0
+    failed: int = 0
+    took: Durations = field(factory=Durations)
+    _measured: int = 0
+    _measured_from: float = 0.0
     _sequence: int = 0
     _waiting: dict[int, _Waiting] = field(factory=dict)
     _queue: deque[int] = field(factory=deque)
@@ -121,6 +130,8 @@ class Proposals:
             session and C{sequence}.
         @param caller: told the outcome once it is applied.
         """
+        if not self._measured:
+            self._measured, self._measured_from = sequence, now
         self._waiting[sequence] = _Waiting(caller, now + self.timeout, data, kind)
         self._queue.append(sequence)
         self.queued_bytes += len(data)
@@ -181,6 +192,9 @@ class Proposals:
     def settle(self, session: int, sequence: int, outcome: Outcome) -> None:
         """A command was carried out here: its caller, if one of ours, hears of it."""
         if session == self.session:
+            if sequence == self._measured:
+                self._measured = 0
+                self.took.observe(self.clock.seconds() - self._measured_from)
             waiting = self._waiting.pop(sequence, None)
             if waiting is not None:
                 waiting.caller.callback(outcome)
@@ -218,6 +232,7 @@ class Proposals:
             if waiting.deadline > now:
                 return
             del self._waiting[sequence]
+            self._note_failed(sequence)
             if waiting.term == _QUEUED:
                 self.queued_bytes -= len(waiting.data)
             waiting.caller.errback(self._error(waiting, why))
@@ -227,8 +242,14 @@ class Proposals:
         waiting, self._waiting = self._waiting, {}
         self._queue.clear()
         self.queued_bytes = 0
-        for one in waiting.values():
+        for sequence, one in waiting.items():
+            self._note_failed(sequence)
             one.caller.errback(self._error(one, why))
+
+    def _note_failed(self, sequence: int) -> None:
+        self.failed += 1
+        if sequence == self._measured:
+            self._measured = 0
 
     def _error(self, waiting: _Waiting, why: str) -> DatabaseError:
         if waiting.term != _QUEUED:

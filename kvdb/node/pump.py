@@ -36,6 +36,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kvdb.durations import Durations
 from kvdb.interfaces import Audience, Caller, DatabaseError, NoSpace, Unavailable
 from kvdb.node.gathering import Gathering
 from kvdb.node.outbox import Outbox
@@ -169,6 +170,8 @@ class Pump:
     @ivar install: puts a received snapshot's state in place.
     @ivar audiences: told when outcomes come that belong together.
     @ivar send_snapshot: streams the store to the receiver of a message.
+    @ivar leader_changes: how often another leader was seen.
+    @ivar applies: how long a slice of entries took to apply.
     @ivar stalled_for: seconds for which the disk has not answered, once that
         is longer than an election timeout; else 0.
     """
@@ -194,6 +197,9 @@ class Pump:
     gathering: Gathering = field(init=False)
     stalled_for: float = 0.0
     running: bool = False
+    leader_changes: int = 0
+    applies: Durations = field(factory=Durations)
+    _last_leader: int = NO_NODE
     _advancing: bool = False
     _held: deque[tuple[float, Entry]] = field(factory=deque)
     _held_bytes: int = 0
@@ -205,7 +211,7 @@ class Pump:
 
     def __attrs_post_init__(self) -> None:
         timeout = self.settings.request_timeout
-        self.proposals = Proposals(self.session, timeout)
+        self.proposals = Proposals(self.session, timeout, self.clock)
         self.reads = Reads(self.session, timeout)
         self.gathering = Gathering(self.clock, self.wake)
         self.writer = LogWriter(
@@ -608,6 +614,9 @@ class Pump:
             leader=state.leader or None,
             term=self.raft.core.term,
         )
+        if state.leader not in (NO_NODE, self._last_leader):
+            self._last_leader = state.leader
+            self.leader_changes += 1
         # What was asked of the leader before is forgotten.
         self.reads.ask_again(
             self.clock.seconds(), self.raft.read_index, all_rounds=True
@@ -674,7 +683,9 @@ class Pump:
         """How many commands there were."""
         if not entries:
             return 0
+        begun = self.clock.seconds()
         settled = self.replica.store.apply(entries)
+        self.applies.observe(self.clock.seconds() - begun)
         settle = self.proposals.settle
         for audience in self.audiences:
             audience.begin()

@@ -37,7 +37,7 @@ def node_status(pump: Pump, reports: Reports) -> NodeStatus:
         store_bytes=store.size_bytes,
         version=__version__,
         members=[_member_status(pump, reports, member) for member in members],
-        alarms=[*_alarms(pump), *reports.alarms],
+        alarms=list(alarms(pump, reports)),
         warnings=list(_warnings(pump)),
     )
 
@@ -86,7 +86,9 @@ def _member_status(pump: Pump, reports: Reports, member: Member) -> MemberStatus
     )
 
 
-def _alarms(pump: Pump) -> Iterator[str]:
+def alarms(pump: Pump, reports: Reports) -> Iterator[str]:
+    """What is wrong, each in a sentence that says what to do."""
+    yield from reports.alarms
     if pump.writer.full is not None:
         yield f"{pump.writer.full}; writes are refused until there is space again"
     if pump.stalled_for:

@@ -26,6 +26,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kvdb.durations import Durations
 from kvdb.raft.messages import Entry, HardState, Message, Snapshot
 from kvdb.storage.filesystem import DiskFull
 
@@ -71,6 +72,7 @@ class LogWriter:
         not wait for it, but votes and writes do.
     @ivar full: the error with which the disk refused the job at the head of
         the queue, if it did.
+    @ivar took: how long syncs were waited for.
     """
 
     log: WritableLog
@@ -80,6 +82,7 @@ class LogWriter:
     clock: IReactorTime
     slow_seconds: float
     full: DiskFull | None = None
+    took: Durations = field(factory=Durations)
     _hard_state: HardState = field(init=False)
     _jobs: deque[_Job] = field(factory=deque)
     _syncing: deque[_Job] = field(factory=deque)
@@ -156,6 +159,7 @@ class LogWriter:
 
     def _synced(self, _: None, job: _Job) -> None:
         took = self.clock.seconds() - job.began
+        self.took.observe(took)
         if took >= self.slow_seconds:
             log.warn(
                 "a sync of the log took {ms:.0f} ms: the disk is slow, and members"

@@ -23,6 +23,7 @@ from werkzeug.routing import BaseConverter
 from kvdb.rest.backing_up import BackingUp
 from kvdb.rest.call import Call
 from kvdb.rest.keys import Keys
+from kvdb.rest.lane import KEY_ROUTE
 from kvdb.rest.listing import Listing
 from kvdb.rest.members import Members
 from kvdb.rest.parsing import (
@@ -30,12 +31,16 @@ from kvdb.rest.parsing import (
     check_expect,
     check_host,
     check_origin,
+    check_query,
     is_reserved,
     target_path,
 )
 from kvdb.rest.problems import Answer, Problem, answer_to
 from kvdb.rest.streaming import Sink, Stream
 from kvdb.rest.watching import Watching
+
+Exposition = Callable[[str], tuple[bytes, str]]
+"""Makes of an C{Accept} header metrics, and their content type."""
 
 Handled = (
     Answer | Stream | Deferred[Answer] | Deferred[Stream] | Deferred[Answer | Stream]
@@ -85,12 +90,14 @@ class API:
         listing: Listing,
         watching: Watching,
         backing_up: BackingUp,
+        exposition: Exposition | None = None,
     ) -> None:
         self.keys = keys
         self.members = members
         self.listing = listing
         self.watching = watching
         self.backing_up = backing_up
+        self.exposition = exposition
 
     # Addresses of kvdb's own.
 
@@ -154,6 +161,19 @@ class API:
         """The whole store."""
         return answer(request, self.backing_up.get)
 
+    @app.route("/metrics", methods=["GET"])
+    def metrics(self, request: Request) -> Deferred[bytes]:
+        """What the node counts."""
+
+        def handle(call: Call) -> Answer:
+            if self.exposition is None:
+                raise Problem(404, "there is nothing at this address")
+            check_query(call.args, ())
+            text, content_type = self.exposition(call.header("accept") or "")
+            return Answer(200, text, {b"content-type": content_type.encode()})
+
+        return answer(request, handle)
+
     # Keys, and members as in the original.
 
     @app.route("/_/kv/<path:rest>", methods=["GET"])
@@ -204,9 +224,29 @@ _METHODS = {
     b"/_/live": "GET, HEAD",
     b"/_/ready": "GET, HEAD",
     b"/health": "GET, HEAD",
+    b"/metrics": "GET, HEAD",
     b"/version": "GET, HEAD",
 }
 """What kvdb's own addresses take."""
+
+
+def route_of(uri: bytes) -> str:
+    """What an address is called where requests are counted: one of a few."""
+    try:
+        path = target_path(uri)
+    except Problem:
+        return "none"
+    if path.startswith(KV_PREFIX) or not is_reserved(path):
+        return KEY_ROUTE
+    if path.startswith(b"/_/members/"):
+        return "members"
+    if path in _METHODS:
+        return _ROUTES.get(path, path.rpartition(b"/")[2].decode())
+    return "none"
+
+
+_ROUTES = {b"/_/kv": "list"}
+"""Those that are not called by the end of their path."""
 
 
 def _of_key(call: Call) -> Call:

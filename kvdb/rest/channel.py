@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
 
-from kvdb.rest.lane import Lane
+from kvdb.rest.lane import MEASURED, Lane
 from kvdb.store.commands import Outcome, Put
 
 log = Logger(namespace="kvdb.rest")
@@ -41,6 +41,7 @@ class FastChannel(http.HTTPChannel):
     lane: Lane | None = None
     _aside = False  # twisted.web has the connection
     _asked = False  # a request of the lane's waits for its answer
+    _begun = 0.0  # when it was asked, of one that is measured
     _reading = b""  # the key that it reads; empty for a write
     _taking = False  # a loop takes what is held
     _full = False  # the client does not take what it asked for
@@ -113,6 +114,9 @@ class FastChannel(http.HTTPChannel):
             self._answer(lane.read(key))
             return
         self._asked = True
+        lane.asked += 1
+        if not lane.asked % MEASURED:
+            self._begun = lane.clock.seconds()
         if is_put:
             self._reading = b""
             lane.database.write_for(Put(key, data[begin:end]), self)
@@ -134,7 +138,8 @@ class FastChannel(http.HTTPChannel):
     def errback(self, error: BaseException) -> None:
         """It could not be done."""
         assert self.lane is not None, "an answer of no lane"
-        self._told(self.lane.failed(Failure(error)))
+        method = "GET" if self._reading else "PUT"
+        self._told(self.lane.failed(Failure(error), method))
 
     def _told(self, answer: bytes) -> None:
         if self._asked:  # else the client has hung up
@@ -148,12 +153,16 @@ class FastChannel(http.HTTPChannel):
     def _answer(self, answer: bytes) -> None:
         self._asked = False
         self._answered += 1
-        assert self.lane is not None, "an answer of no lane"
+        lane = self.lane
+        assert lane is not None, "an answer of no lane"
+        if self._begun:
+            lane.took.observe(lane.clock.seconds() - self._begun)
+            self._begun = 0.0
         if self._held:
             # What follows may be answered at once, and must not come before.
             self.transport.write(answer)
         else:
-            self.lane.send(self.transport, answer)
+            lane.send(self.transport, answer)
         if self._held and not self._taking:
             if self.held_bytes > MAX_HELD_BYTES and not self._full:
                 self.transport.resumeProducing()

@@ -20,6 +20,7 @@ Rules:
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any, Final
 
 from attrs import define, field
@@ -27,6 +28,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web import http, server
 
+from kvdb.durations import Durations
 from kvdb.interfaces import Database
 from kvdb.rest.keys import content_type, written
 from kvdb.rest.parsing import check_host, is_reserved
@@ -49,6 +51,18 @@ _HARMLESS: Final = frozenset(
     {b"accept", b"accept-encoding", b"accept-language", b"content-type", b"user-agent"}
 )
 """Headers that change no answer."""
+
+MEASURED: Final = 64
+"""Of how many requests one is measured."""
+
+KEY_ROUTE: Final = "key"
+"""What the addresses of keys are called where requests are counted."""
+
+Counted = tuple[str, str, int]
+"""Requests that are counted together: route, method, status."""
+
+_FOUND: Final[Counted] = (KEY_ROUTE, "GET", 200)
+_WRITTEN: Final[Counted] = (KEY_ROUTE, "PUT", 204)
 
 NOT_PLAIN: Final = -1
 """The length of the body of a request that is none of the lane's."""
@@ -114,6 +128,9 @@ class Lane:
 
     @ivar max_key_bytes, max_value_bytes: what is beyond them goes the long way,
         and is refused there.
+    @ivar counts: requests that it has answered.
+    @ivar took: until plain requests were answered; one in L{MEASURED}.
+    @ivar asked: requests that had to wait for an answer.
     """
 
     database: Database
@@ -122,6 +139,9 @@ class Lane:
     max_value_bytes: int
     _lengths: dict[bytes, int] = field(factory=dict)
     _answers: list[tuple[Any, bytes]] | None = None
+    counts: Counter[Counted] = field(factory=Counter)
+    took: Durations = field(factory=Durations)
+    asked: int = 0
     _date: bytes = b""
     _dated: float = -1.0
 
@@ -205,7 +225,8 @@ class Lane:
             if record is None:
                 raise Problem(404, "there is no such key")
         except Exception:
-            return self.failed(Failure())
+            return self.failed(Failure(), "GET")
+        self.counts[_FOUND] += 1
         value = record.value
         return (
             b'HTTP/1.1 200 OK\r\n%bContent-Type: %b\r\nETag: "%d"\r\n%b'
@@ -222,6 +243,7 @@ class Lane:
     def written(self, outcome: Outcome) -> bytes:
         """The answer to a write."""
         if outcome.status is OutcomeStatus.DONE:
+            self.counts[_WRITTEN] += 1
             return b'HTTP/1.1 204 No Content\r\n%bETag: "%d"\r\n%b\r\n' % (
                 self.date(),
                 outcome.revision,
@@ -231,8 +253,12 @@ class Lane:
             answer = written(outcome)
         except Problem as problem:
             answer = problem.answer()
-        return encode_answer(answer, self.date())
+        return self._counted(answer, "PUT")
 
-    def failed(self, failure: Failure) -> bytes:
+    def failed(self, failure: Failure, method: str) -> bytes:
         """The answer to what could not be done."""
-        return encode_answer(answer_to(failure), self.date())
+        return self._counted(answer_to(failure), method)
+
+    def _counted(self, answer: Answer, method: str) -> bytes:
+        self.counts[KEY_ROUTE, method, answer.status] += 1
+        return encode_answer(answer, self.date())

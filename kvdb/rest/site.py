@@ -8,7 +8,8 @@ and dropped, so that its sender can hear why, and cut off when it is far beyond.
 from __future__ import annotations
 
 import io
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Generator, Iterator
 from typing import Any, Final
 
 from attrs import frozen
@@ -17,12 +18,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.web import server
 
+from kvdb.durations import Durations
 from kvdb.interfaces import Database
-from kvdb.rest.app import API, RawPathResource, send
+from kvdb.rest.app import API, Exposition, RawPathResource, route_of, send
 from kvdb.rest.backing_up import BackingUp
 from kvdb.rest.channel import FastChannel
 from kvdb.rest.keys import Keys, too_large
-from kvdb.rest.lane import Lane
+from kvdb.rest.lane import Counted, Lane
 from kvdb.rest.listing import Listing
 from kvdb.rest.members import Members
 from kvdb.rest.watching import Watching
@@ -37,6 +39,11 @@ FINISH_SECONDS: Final = 2.0
 
 FINISH_STEP: Final = 0.02
 """How often it is looked whether they are done, in seconds."""
+
+METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
+"""Counted by their names; all else is other."""
+
+STREAMS: Final = frozenset({"watch", "snapshot"})
 
 DRAIN_BYTES: Final = 64 << 20
 """How much is read of a body that is too long, so that its sender gets to hear
@@ -104,6 +111,7 @@ class Site(server.Site):
     No access log: it costs a quarter of the throughput.
 
     @ivar open: the connections there are.
+    @ivar counts: requests that twisted.web has answered.
     """
 
     noisy = False
@@ -112,7 +120,10 @@ class Site(server.Site):
     def __init__(self, lane: Lane | None, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lane = lane
+        self._clock: IReactorTime = kwargs["reactor"]
         self.open: dict[Any, None] = {}
+        self.counts: Counter[Counted] = Counter()
+        self._took: dict[str, Durations] = {}
 
     def buildProtocol(self, addr: Any) -> Any:
         """Note the connection, and when it is gone."""
@@ -142,21 +153,54 @@ class Site(server.Site):
             channel.transport.abortConnection()
 
     def log(self, request: Any) -> None:
-        """Nothing."""
+        """Count a request that was answered."""
+        route = route_of(request.uri)
+        method = request.method.decode("latin-1")
+        if method not in METHODS:
+            method = "other"
+        self.counts[route, method, request.code] += 1
+        if route not in STREAMS:  # which last as long as somebody reads
+            took = self._took.setdefault(route, Durations())
+            took.observe(self._clock.seconds() - request.begun)
+
+    def counted(self) -> Iterator[tuple[Counted, int]]:
+        """Requests answered on either way."""
+        lane = Counter() if self._lane is None else self._lane.counts
+        yield from (self.counts + lane).items()
+
+    def took(self) -> Iterator[tuple[str, Durations]]:
+        """How long requests took, by their routes; those of the lane apart."""
+        yield from self._took.items()
+        if self._lane is not None:
+            yield "key, plain", self._lane.took
 
 
-def make_site(database: Database, clock: IReactorTime, settings: RestSettings) -> Site:
-    """The server of one node."""
+def make_site(
+    database: Database,
+    clock: IReactorTime,
+    settings: RestSettings,
+    exposition: Exposition | None = None,
+) -> Site:
+    """
+    The server of one node.
+
+    @param exposition: its metrics; None where there are none.
+    """
     api = API(
         Keys(database, settings.max_key_bytes, settings.max_value_bytes),
         Members(database, clock),
         Listing(database, settings.max_key_bytes),
         Watching(database, clock, settings.max_key_bytes),
         BackingUp(database, clock),
+        exposition,
     )
 
     class Request(BoundedRequest):
         max_body = settings.max_value_bytes
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.begun = clock.seconds()
 
     lane = None
     if settings.fast_lane:

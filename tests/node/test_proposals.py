@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvdb.interfaces import OutcomeUnknown, Unavailable
@@ -22,7 +23,8 @@ class ProposalsTests(SynchronousTestCase):
     """Queue, proposal, outcome; time that runs out."""
 
     def setUp(self) -> None:
-        self.proposals = Proposals(session=5, timeout=10.0)
+        self.clock = Clock()
+        self.proposals = Proposals(session=5, timeout=10.0, clock=self.clock)
         self.batches: list[Sequence[Entry]] = []
 
     def proposed(self) -> list[list[list[bytes]]]:
