@@ -27,7 +27,7 @@ from kvdb.client.command.session import escaped, size_text, table
 from kvdb.client.errors import OutcomeUnknown, Unavailable
 from kvdb.client.testing import FakeCluster
 from kvdb.interfaces import OutcomeUnknown as UnknownInside
-from tests.client.scripted import answer, put_script, stream, then_cut
+from tests.client.scripted import answer, backup, put_script, stream, then_cut
 
 
 class Terminal(io.StringIO):
@@ -335,16 +335,17 @@ def test_health_is_asked_of_each_endpoint(shell: Shell) -> None:
 @pytest.mark.parametrize("on_terminal", [False, True])
 def test_a_snapshot_is_whole(shell: Shell, tmp_path: Path, on_terminal: bool) -> None:
     shell.on_terminal = on_terminal
-    put_script(shell.cluster, 1, stream(b"x" * 3000, b"y"))
+    whole = backup(b"x" * 3000)
+    put_script(shell.cluster, 1, stream(whole))
     file = tmp_path / "s.snap"
     file.write_bytes(b"the one before")
     status, out = shell.run("snapshot", "save", str(file))
-    assert (status, out) == (0, f"{file}: 2.9 KiB\n".encode())
-    assert file.read_bytes() == b"x" * 3000 + b"y"
+    assert (status, out) == (0, f"{file}: 3.0 KiB\n".encode())
+    assert file.read_bytes() == whole
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [file]
     found = shell.json("snapshot", "save", str(file))
-    assert found == {"file": str(file), "bytes": 3001}
+    assert found == {"file": str(file), "bytes": 3036}
 
 
 def test_half_a_snapshot_leaves_no_file(shell: Shell, tmp_path: Path) -> None:
