@@ -371,22 +371,19 @@ class FakeMember:
     answers_to_lose: int = 0
     latency: float = 0.0
     is_frozen: bool = False
+    url: str = ""
     watches: Watches = field(init=False, repr=False)
     backups: Backups = field(init=False, repr=False)
     site: Site = field(init=False, repr=False)
     _connections: list[_End] = field(factory=list, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        self.url = self.url or f"http://member{self.id}.test:12380"
         self.watches = Watches(self.cluster.store, self.cluster.reactor)
         self.backups = Backups(self.cluster.store, self.cluster.reactor.seconds)
         settings = RestSettings()
         database = _Database(self.cluster, self)
         self.site = make_site(database, self.cluster.reactor, settings)
-
-    @property
-    def url(self) -> str:
-        """Where clients find it."""
-        return f"http://member{self.id}.test:12380"
 
     @property
     def role(self) -> str:
@@ -475,9 +472,10 @@ class _Network:
 
     def endpointForURI(self, uri: URI) -> Any:
         """See L{IAgentEndpointFactory}."""
-        host = uri.host.decode("ascii")
+        address = uri.host.decode("ascii"), uri.port
         for member in self._cluster.members.values():
-            if urlsplit(member.url).hostname == host:
+            parts = urlsplit(member.url)
+            if (parts.hostname, parts.port) == address:
                 return _Endpoint(member)
         return _Endpoint(None)
 
