@@ -642,6 +642,16 @@ def test_commands_of_other_rooms_have_their_place(
     assert "dump" not in out
 
 
+def test_each_command_of_another_room_is_there() -> None:
+    pytest.importorskip("kvdb.offline.command")
+    for words in tree.ELSEWHERE:
+        group = tree.snapshot if words.startswith("snapshot ") else tree.tree
+        context = click.Context(group)
+        name = words.rpartition(" ")[2]
+        assert name in group.list_commands(context)
+        assert isinstance(group.get_command(context, name), click.Command)
+
+
 # How it is written.
 
 
