@@ -28,6 +28,7 @@ from twisted.web.iweb import IAgent
 from kvdb import __version__
 from kvdb.client import model
 from kvdb.client.addresses import Key, endpoint_urls, key_bytes, key_path, query
+from kvdb.client.backups import EndCheck
 from kvdb.client.calls import Attempts, Calls, Endpoints
 from kvdb.client.errors import (
     ClientError,
@@ -416,21 +417,24 @@ class Client:
         """
         request = Request("GET", "/_/snapshot")
         endpoint, body = await self._calls.connect(request, patient=False)
-        size = 0
+        check = EndCheck()
+        why = "its end is missing"
         try:
             while data := await body.read(STREAM_SECONDS):
                 file.write(data)
-                size += len(data)
-                progress(size)
+                check.feed(data)
+                progress(check.size)
         except NoAnswer as error:
-            raise Unavailable(
-                f"the snapshot broke off after {size} bytes: {error}",
-                endpoint=endpoint,
-                hint="Take it again, from the start.",
-            ) from error
+            why = str(error)
         finally:
             body.close()
-        return size
+        if not check.is_whole():
+            raise Unavailable(
+                f"the snapshot broke off after {check.size} bytes: {why}",
+                endpoint=endpoint,
+                hint="Take it again, from the start.",
+            )
+        return check.size
 
     async def _write(self, request: Request, token: str | None) -> Answer:
         token = self._entropy(TOKEN_BYTES).hex() if token is None else token

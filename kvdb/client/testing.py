@@ -19,7 +19,7 @@ What it never does: lose what it has taken, or elect in anything but no time.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -101,10 +101,10 @@ class _End:
 
     disconnecting = False
 
-    def __init__(self, clock: Any, name: str, frozen: Callable[[], bool]) -> None:
+    def __init__(self, clock: Any, name: str, member: FakeMember) -> None:
         self._clock = clock
         self._name = name
-        self._frozen = frozen
+        self._member = member
         self._out: list[bytes] = []
         self._size = 0
         self._producer: Any = None
@@ -169,12 +169,13 @@ class _End:
             self._producer.pauseProducing()
 
     def _wake(self) -> None:
-        if self._call is None and self.connected:
-            self._call = self._clock.callLater(0, self._deliver)
+        is_needed = self._out or self._closing or self._told_to_wait
+        if is_needed and self._call is None and self.connected:
+            self._call = self._clock.callLater(self._member.latency, self._deliver)
 
     def _deliver(self) -> None:
         self._call = None
-        if not self.connected or self._frozen() or self.other._paused:
+        if not self.connected or self._member.is_frozen or self.other._paused:
             return
         data, self._out, self._size = b"".join(self._out), [], 0
         if data:
@@ -357,6 +358,8 @@ class FakeMember:
         C{kvdb.interfaces.Unavailable("too busy")}; None for nothing.
     @ivar answers_to_lose: so many writes will be carried out, and the
         connection cut instead of an answer.
+    @ivar latency: seconds that bytes are under way, to it and from it.
+    @ivar is_frozen: whether no bytes get through.
     """
 
     cluster: FakeCluster = field(repr=False)
@@ -366,23 +369,21 @@ class FakeMember:
     running: bool = True
     failure: DatabaseError | None = None
     answers_to_lose: int = 0
+    latency: float = 0.0
+    is_frozen: bool = False
+    url: str = ""
     watches: Watches = field(init=False, repr=False)
     backups: Backups = field(init=False, repr=False)
     site: Site = field(init=False, repr=False)
-    _frozen: bool = False
     _connections: list[_End] = field(factory=list, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        self.url = self.url or f"http://member{self.id}.test:12380"
         self.watches = Watches(self.cluster.store, self.cluster.reactor)
         self.backups = Backups(self.cluster.store, self.cluster.reactor.seconds)
         settings = RestSettings()
         database = _Database(self.cluster, self)
         self.site = make_site(database, self.cluster.reactor, settings)
-
-    @property
-    def url(self) -> str:
-        """Where clients find it."""
-        return f"http://member{self.id}.test:12380"
 
     @property
     def role(self) -> str:
@@ -407,11 +408,11 @@ class FakeMember:
 
     def freeze(self) -> None:
         """Let it take connections and say nothing, as a member that hangs."""
-        self._frozen = True
+        self.is_frozen = True
 
     def thaw(self) -> None:
         """Have it go on."""
-        self._frozen = False
+        self.is_frozen = False
         for end in list(self._connections):
             end.thaw()
             end.other.thaw()
@@ -437,8 +438,7 @@ class FakeMember:
         if not self.running:
             return fail(ConnectionRefusedError())
         clock = self.cluster.reactor
-        here = _End(clock, "client", lambda: self._frozen)
-        there = _End(clock, f"member{self.id}", lambda: self._frozen)
+        here, there = _End(clock, "client", self), _End(clock, f"member{self.id}", self)
         here.other, there.other = there, here
         here.protocol = factory.buildProtocol(there.getPeer())
         there.protocol = self.site.buildProtocol(here.getPeer())
@@ -472,9 +472,10 @@ class _Network:
 
     def endpointForURI(self, uri: URI) -> Any:
         """See L{IAgentEndpointFactory}."""
-        host = uri.host.decode("ascii")
+        address = uri.host.decode("ascii"), uri.port
         for member in self._cluster.members.values():
-            if urlsplit(member.url).hostname == host:
+            parts = urlsplit(member.url)
+            if (parts.hostname, parts.port) == address:
                 return _Endpoint(member)
         return _Endpoint(None)
 

@@ -32,6 +32,7 @@ from twisted.internet.error import (
     ConnectingCancelledError,
     DNSLookupError,
 )
+from twisted.internet.error import TimeoutError as ConnectionTimeout
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import (
@@ -385,7 +386,13 @@ async def _whole(body: Body) -> bytes:
     return b"".join(parts)
 
 
-_NOT_SENT: Final = (ConnectError, ConnectingCancelledError, DNSLookupError)
+_NOT_SENT: Final = (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionTimeout,
+    DNSLookupError,
+)
+"""There was no connection to send anything over."""
 
 
 def _no_answer(error: object) -> NoAnswer:

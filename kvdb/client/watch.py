@@ -52,6 +52,7 @@ class Watch:
     @ivar revision: all changes up to it were given; None before the first
         connection of a watch that begins with what comes.
     @ivar connections: how often it has connected.
+    @ivar endpoint: whom it is, or was last, connected to.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Watch:
         self._parameters = parameters
         self._messages: deque[Message] = deque()
         self._reader = EventReader(MAX_EVENT_BYTES)
-        self._endpoint = ""
+        self.endpoint = ""
         self._body: Body | None = None
         self._losses = 0
         self._closed = False
@@ -122,7 +123,7 @@ class Watch:
             pass  # lost: another member knows how it goes on
         except EventTooLong as error:
             self._drop()
-            raise UnexpectedAnswer(str(error), endpoint=self._endpoint) from error
+            raise UnexpectedAnswer(str(error), endpoint=self.endpoint) from error
         self._lost()
 
     async def _open(self) -> None:
@@ -137,7 +138,7 @@ class Watch:
             body.close()
             return
         self.connections += 1
-        self._endpoint, self._body = endpoint, body
+        self.endpoint, self._body = endpoint, body
         self._reader = EventReader(MAX_EVENT_BYTES)
 
     def _drop(self) -> None:
@@ -146,7 +147,7 @@ class Watch:
             body.close()
 
     def _lost(self) -> None:
-        self._streams.failed(self._endpoint)
+        self._streams.failed(self.endpoint)
         self._drop()
 
     def _take(self, message: Message) -> Event | None:
@@ -156,18 +157,18 @@ class Watch:
             return None
         if message.event not in ("ready", "put", "delete", "progress"):
             return None  # of a later release
-        value = model.json_of(message.data, "changes", self._endpoint)
+        value = model.json_of(message.data, "changes", self.endpoint)
         if message.event == "ready":
             # With C{since}, what lies behind that is yet to come.
             if self.revision is None:
-                self.revision = model.position_of(value, self._endpoint)
+                self.revision = model.position_of(value, self.endpoint)
             return None
         self._losses = 0
         if message.event == "progress":
-            self._reach(model.position_of(value, self._endpoint))
+            self._reach(model.position_of(value, self.endpoint))
             return None
         kind = model.put_of if message.event == "put" else model.delete_of
-        event: Event = kind(value, self._endpoint)
+        event: Event = kind(value, self.endpoint)
         if self.revision is not None and event.revision <= self.revision:
             return None
         self.revision = event.revision
@@ -181,12 +182,12 @@ class Watch:
         """The member ends the stream: go elsewhere, or say why not."""
         self._lost()
         self._messages.clear()
-        value = model.json_of(message.data, "changes", self._endpoint)
+        value = model.json_of(message.data, "changes", self.endpoint)
         status = value.get("status") if isinstance(value, dict) else None
         if status == 503:
             return
         number = status if type(status) is int else 500
-        error: ClientError = error_of(number, {}, message.data, self._endpoint)
+        error: ClientError = error_of(number, {}, message.data, self.endpoint)
         raise error
 
 

@@ -4,6 +4,7 @@ A member that answers by a script, in bytes: for what a real one never says.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -27,6 +28,11 @@ def stream(*pieces: bytes, whole: bool = True) -> bytes:
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     return head + chunks + (b"0\r\n\r\n" if whole else b"")
+
+
+def backup(data: bytes) -> bytes:
+    """C{data} with the end that a backup has."""
+    return data + bytes(4) + hashlib.sha256(data).digest()
 
 
 def cut(transport: Any) -> None:

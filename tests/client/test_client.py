@@ -28,7 +28,8 @@ from kvdb.client.calls import MAX_REQUESTS
 from kvdb.client.testing import FakeCluster, NeverFinished
 from kvdb.interfaces import OutcomeUnknown as UnknownInside
 from kvdb.interfaces import Unavailable as UnavailableInside
-from tests.client.scripted import answer, cut, put_script, stream, then_cut
+from kvdb.store.backup import BackupReader
+from tests.client.scripted import answer, backup, cut, put_script, stream, then_cut
 
 PROBLEM = b'{"detail": "why", "hint": "what to do"}'
 
@@ -476,21 +477,41 @@ def test_a_member_tells_its_status_and_health(
 def test_a_snapshot_is_written_as_it_comes(
     cluster: FakeCluster, client: Client
 ) -> None:
-    pieces = [bytes([number]) * 100_000 for number in range(8)]
+    whole = backup(bytes(range(256)) * 4000)
+    pieces = [whole[i : i + 100_001] for i in range(0, len(whole), 100_001)]
     put_script(cluster, 1, stream(*pieces))
     file = io.BytesIO()
     told: list[int] = []
     size = cluster.run(client.snapshot(file, progress=told.append))
-    assert file.getvalue() == b"".join(pieces)
-    assert size == 800_000 == told[-1]
+    assert file.getvalue() == whole
+    assert size == len(whole) == told[-1]
     assert told == sorted(told)
+
+
+def test_a_snapshot_is_one_that_kvdb_reads(
+    cluster: FakeCluster, client: Client
+) -> None:
+    cluster.run(client.put("/k", b"v"))
+    file = io.BytesIO()
+    cluster.run(client.snapshot(file))
+    reader = BackupReader()
+    for _ in reader.feed(file.getvalue()):
+        pass
+    assert reader.finish().revision == 1
+
+
+WHOLE = backup(b"some bytes")
 
 
 @pytest.mark.parametrize(
     ("broken", "why"),
     [
-        (then_cut(stream(b"half", whole=False)), "broke off after 4 bytes"),
+        (then_cut(stream(b"half", whole=False)), "broke off after 4 bytes: the conn"),
         (stream(b"half", whole=False), "nothing was heard for 30 s"),
+        (stream(b"half"), "after 4 bytes: its end is missing"),
+        (stream(WHOLE[:-1]), "its end is missing"),
+        (stream(b"S" + WHOLE[1:]), "its end is missing"),
+        (stream(WHOLE + b"\n"), "its end is missing"),
     ],
 )
 def test_a_snapshot_that_breaks_off_is_said_to(
@@ -505,8 +526,8 @@ def test_a_snapshot_is_asked_of_who_can_give_it(
     cluster: FakeCluster, client: Client
 ) -> None:
     put_script(cluster, 1, answer(503, PROBLEM))
-    put_script(cluster, 2, stream(b"whole"))
-    assert cluster.run(client.snapshot(io.BytesIO())) == 5
+    put_script(cluster, 2, stream(WHOLE))
+    assert cluster.run(client.snapshot(io.BytesIO())) == 46
     put_script(cluster, 3, answer(403, PROBLEM))
     with pytest.raises(Forbidden):
         cluster.run(cluster.client([cluster.endpoints[2]]).snapshot(io.BytesIO()))

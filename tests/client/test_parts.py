@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.error import (
+    ConnectionLost,
+    ConnectionRefusedError,
+    DNSLookupError,
+    NoRouteError,
+)
+from twisted.internet.error import TimeoutError as ConnectionTimeout
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseNeverReceived
 
+from kvdb import client
 from kvdb.client import errors, model
 from kvdb.client.addresses import endpoint_url, endpoint_urls, key_path, query
 from kvdb.client.client import Client
 from kvdb.client.events import EventReader, EventTooLong, Message
 from kvdb.client.testing import FakeCluster
+from kvdb.client.transport import _no_answer
 
 
 @pytest.mark.parametrize(
@@ -45,24 +58,24 @@ def test_a_key_begins_with_a_slash(key: str | bytes) -> None:
 @given(st.lists(st.tuples(st.binary(max_size=30), st.binary(max_size=30)), max_size=5))
 def test_any_bytes_of_a_key_arrive(pairs: list[tuple[bytes, bytes]]) -> None:
     cluster = FakeCluster(1)
-    client = cluster.client()
+    user = cluster.client()
     wanted = {}
     for name, value in pairs:
-        cluster.run(client.put(b"/" + name, value))
+        cluster.run(user.put(b"/" + name, value))
         wanted[b"/" + name] = value
 
     async def entries() -> dict[bytes, bytes | None]:
-        return {entry.key: entry.value async for entry in client.list()}
+        return {entry.key: entry.value async for entry in user.list()}
 
     async def changed() -> list[bytes]:
-        watch = client.watch(prefix=b"/", since=0)
+        watch = user.watch(prefix=b"/", since=0)
         return [(await anext(watch)).key for _ in pairs]
 
     assert cluster.run(entries()) == wanted
     assert cluster.run(changed()) == [b"/" + name for name, _ in pairs]
     for key, value in wanted.items():
-        assert cluster.run(client.get(key)).value == value
-        cluster.run(client.delete(key))
+        assert cluster.run(user.get(key)).value == value
+        cluster.run(user.delete(key))
     assert cluster.run(entries()) == {}
 
 
@@ -273,3 +286,44 @@ def test_a_watch_is_of_one_thing_and_from_a_revision() -> None:
         client.watch(key="/a", prefix="/b")
     with pytest.raises(ValueError, match="from 0 on"):
         client.watch(since=-1)
+
+
+@pytest.mark.parametrize(
+    ("error", "sent", "why"),
+    [
+        (ConnectionRefusedError(), False, "connection refused"),
+        (DNSLookupError(), False, "no such host"),
+        (ConnectionTimeout(), False, "no connection within 2 s"),
+        (NoRouteError(), False, "no route there"),
+        (ConnectionLost(), True, "the connection was lost"),
+        (ResponseNeverReceived([]), True, "the connection was closed before an"),
+        (ResponseNeverReceived([Failure(ConnectionLost())]), True, "was lost"),
+        (ValueError("odd\nthings"), True, "odd things"),
+        (ValueError(), True, "ValueError"),
+    ],
+)
+def test_whether_a_request_was_sent_is_known(
+    error: Exception, sent: bool, why: str
+) -> None:
+    found = _no_answer(error)
+    assert found.sent is sent
+    assert why in str(found)
+
+
+# What it stands on.
+
+
+def test_the_client_imports_nothing_of_a_member() -> None:
+    room = Path(client.__file__).parent
+    modules = [path for path in room.rglob("*.py") if path.name != "testing.py"]
+    assert len(modules) > 15
+    for path in modules:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                is_own = name == "kvdb.__version__" or name.startswith("kvdb.client.")
+                assert is_own or not name.startswith("kvdb"), (path, name)

@@ -16,7 +16,7 @@ import click
 from attrs import define, field
 from rich.live import Live
 from rich.text import Text
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.task import LoopingCall
 
 from kvdb.client.calls import MAX_REQUESTS
@@ -116,7 +116,8 @@ def bench(
                     taken[kind] = clock.seconds() - began
         finally:
             if not keep:
-                await _remove(client.delete, names[: puts.count], concurrency)
+                tried = puts.count + puts.failed + concurrency
+                await _remove(client.delete, names[:tried], concurrency)
         rows = [
             _row("put", puts, taken["put"]),
             _row("get", gets, taken["get"]),
@@ -192,10 +193,11 @@ async def _all(lines: Any) -> None:
     running = [Deferred.fromCoroutine(line) for line in lines]
     try:
         await gatherResults(running, consumeErrors=True)
-    except Exception as error:
+    except FirstError as error:
+        error.subFailure.raiseException()
+    finally:
         for one in running:
             one.cancel()
-        raise getattr(error, "subFailure", error) from None
 
 
 class _Figures:

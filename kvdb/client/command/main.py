@@ -182,6 +182,8 @@ class Run:
     def _begin(self, work: Callable[[], Any]) -> None:
         self._doing = Deferred.fromCoroutine(work())
         self._doing.addBoth(self._done)
+        if self._signalled:
+            self._cancel()
 
     def _done(self, result: Any) -> None:
         if isinstance(result, Failure) and result.check(CancelledError):
@@ -193,8 +195,11 @@ class Run:
         if self._signalled:
             os._exit(INTERRUPTED)  # the second time, at once
         self._signalled = number
-        if self._doing is not None:
-            self.reactor.callFromThread(self._doing.cancel)
+        self.reactor.callFromThread(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._doing is not None:  # else it is not begun, and will be at once over
+            self._doing.cancel()
 
 
 def main() -> NoReturn:

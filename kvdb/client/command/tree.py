@@ -22,9 +22,18 @@ from kvdb.client.command import bench, cluster, completion, keys, snapshots
 from kvdb.client.command.options import Group
 from kvdb.client.command.session import NAME
 
-ELSEWHERE: Final[Mapping[str, str]] = {}
-"""Commands of other rooms: C{"snapshot verify"}, by its words, is
-C{"package.module:attribute"}."""
+_OFFLINE: Final = "kvdb.offline.command"
+
+ELSEWHERE: Final[Mapping[str, str]] = {
+    "snapshot verify": f"{_OFFLINE}:verify",
+    "snapshot restore": f"{_OFFLINE}:restore",
+    "recover": f"{_OFFLINE}:recover",
+    "fsck": f"{_OFFLINE}:fsck",
+    "dump": f"{_OFFLINE}:dump",
+    "check": f"{_OFFLINE}:check",
+}
+"""Commands of other rooms, and groups of them: what is typed, and
+C{package.module:attribute}."""
 
 
 class Tree(Group):

@@ -1,0 +1,107 @@
+"""What a job is to its process: signals, failures, exit statuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from kvdb.client.command.main import Run
+
+
+class Reactor:
+    """Runs what it is given to run, until it is stopped."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self.stopped = False
+
+    def callWhenRunning(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.calls.append((function, arguments))
+
+    callFromThread = callWhenRunning
+
+    def run(self, installSignalHandlers: bool) -> None:
+        assert not installSignalHandlers, "they are the command's"
+        while not self.stopped:
+            function, arguments = self.calls.pop(0)
+            function(*arguments)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """What they were before is what they are after."""
+    kept = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+def test_a_job_gives_the_exit_status() -> None:
+    async def work() -> int:
+        return 3
+
+    assert Run(Reactor()).run(work) == 3
+
+
+def test_what_a_job_raises_is_raised() -> None:
+    async def work() -> int:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Run(Reactor()).run(work)
+
+
+def test_a_signal_before_a_job_begins_ends_it() -> None:
+    async def work() -> int:
+        await Deferred()
+        return 0
+
+    running = Run(Reactor())
+    running._signal(signal.SIGTERM, None)
+    assert running.run(work) == 143
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_ends_a_job_which_cleans_up(number: int, status: int) -> None:
+    cleaned = []
+
+    async def work() -> int:
+        os.kill(os.getpid(), number)
+        try:
+            await Deferred()
+        finally:
+            cleaned.append(True)
+        return 0
+
+    assert Run(Reactor()).run(work) == status
+    assert cleaned
+
+
+def test_a_job_that_cancels_itself_was_interrupted() -> None:
+    async def work() -> int:
+        waiting: Deferred[None] = Deferred()
+        waiting.cancel()
+        await waiting
+        return 0
+
+    assert Run(Reactor()).run(work) == 130
+
+
+def test_a_second_signal_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    monkeypatch.setattr("kvdb.client.command.main.os._exit", left.append)
+    running = Run(Reactor())
+    running._signal(signal.SIGINT, None)
+    assert left == []
+    running._signal(signal.SIGINT, None)
+    assert left == [130]

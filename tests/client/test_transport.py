@@ -1,0 +1,237 @@
+"""Real sockets: TLS, names that are none, members that are none."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from twisted.internet import reactor, ssl
+from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
+from twisted.internet.task import deferLater
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from kvdb.client import TLS, Client, Unavailable
+from kvdb.client.command import main
+from tests.timed import timed
+
+LONG_AGO = datetime.datetime(2020, 1, 1)
+FAR_OFF = datetime.datetime(2120, 1, 1)
+
+
+@frozen
+class Identity:
+    """A certificate and its key, in PEM."""
+
+    certificate: x509.Certificate
+    private: ec.EllipticCurvePrivateKey
+
+    @property
+    def cert(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def key(self) -> bytes:
+        return self.private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
+
+def identity(name: str, signer: Identity | None = None) -> Identity:
+    """Made now; signed by itself, if by nobody else."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    issuer = subject if signer is None else signer.certificate.subject
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(LONG_AGO)
+        .not_valid_after(FAR_OFF)
+        .add_extension(x509.BasicConstraints(signer is None, None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), False)
+        .sign(private if signer is None else signer.private, hashes.SHA256())
+    )
+    return Identity(certificate, private)
+
+
+class Answering(Resource):
+    """Says what kvdb says of a write."""
+
+    isLeaf = True
+
+    def render(self, request: Any) -> bytes:
+        """See there."""
+        request.setHeader(b"etag", b'"1"')
+        return b"value"
+
+
+@pytest.fixture(scope="module")
+def authority() -> Identity:
+    return identity("authority.test")
+
+
+class OpenSite(Site):
+    """Knows its connections."""
+
+    def __init__(self) -> None:
+        super().__init__(Answering())
+        self.open: set[Any] = set()
+
+    def buildProtocol(self, addr: Any) -> Any:
+        channel: Any = super().buildProtocol(addr)
+        lost = channel.connectionLost
+
+        def connection_lost(reason: Any) -> None:
+            self.open.discard(channel)
+            lost(reason)
+
+        channel.connectionLost = connection_lost
+        self.open.add(channel)
+        return channel
+
+
+@asynccontextmanager
+async def serving(
+    own: Identity | None, trusted: Identity | None = None
+) -> AsyncIterator[int]:
+    """The port of a server, until its clients are gone."""
+    endpoint: Any = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+    if own is not None:
+        both = ssl.PrivateCertificate.loadPEM(own.cert + own.key)
+        roots = [] if trusted is None else [ssl.Certificate.loadPEM(trusted.cert)]
+        options = both.options(*roots)
+        endpoint = SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1")
+    site = OpenSite()
+    port = await endpoint.listen(site)
+    try:
+        yield port.getHost().port
+    finally:
+        await port.stopListening()
+        while site.open:
+            await deferLater(reactor, 0.01, lambda: None)
+
+
+@timed(20)
+async def test_a_member_is_verified_by_whom_one_trusts(
+    authority: Identity,
+) -> None:
+    async with serving(identity("localhost", authority)) as port:
+        tls = TLS(cacert=authority.cert)
+        async with Client(reactor, f"localhost:{port}", tls=tls) as client:
+            assert (await client.get("/k")).value == b"value"
+            assert client.endpoints == (f"https://localhost:{port}",)
+
+
+@timed(20)
+async def test_a_member_that_is_not_trusted_is_sent_nothing(
+    authority: Identity,
+) -> None:
+    async with serving(identity("localhost", authority)) as port:
+        other = TLS(cacert=identity("another.test").cert)
+        for tls in (other, None):
+            url = f"https://localhost:{port}"
+            async with Client(reactor, url, tls=tls) as client:
+                with pytest.raises(Unavailable, match="not signed by whom") as caught:
+                    await client.put("/k", b"secret")
+                assert "cacert" in caught.value.hint
+
+
+@timed(20)
+async def test_a_certificate_for_another_name_is_refused(
+    authority: Identity,
+) -> None:
+    async with serving(identity("elsewhere.test", authority)) as port:
+        tls = TLS(cacert=authority.cert)
+        async with Client(reactor, f"localhost:{port}", tls=tls) as client:
+            with pytest.raises(Unavailable, match="for another name"):
+                await client.get("/k")
+
+
+@timed(20)
+async def test_one_can_show_a_certificate_of_ones_own(
+    authority: Identity, tmp_path: Path
+) -> None:
+    async with serving(identity("localhost", authority), authority) as port:
+        mine = identity("me.test", authority)
+        for name, data in (
+            ("ca.pem", authority.cert),
+            ("cert.pem", mine.cert),
+            ("key.pem", mine.key),
+            ("both.pem", mine.cert + mine.key),
+        ):
+            (tmp_path / name).write_bytes(data)
+        cacert = str(tmp_path / "ca.pem")
+        cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+        for tls in (
+            TLS.from_files(cacert, cert, key),
+            TLS.from_files(cacert, str(tmp_path / "both.pem")),
+        ):
+            async with Client(reactor, f"localhost:{port}", tls=tls) as client:
+                assert (await client.get("/k")).value == b"value"
+        without = TLS.from_files(cacert)
+        url = f"localhost:{port}"
+        async with Client(reactor, url, tls=without, timeout=0.5) as client:
+            with pytest.raises(Unavailable):
+                await client.get("/k")
+        with pytest.raises(ValueError, match=r"private key.*cert\.pem"):
+            TLS.from_files(cacert, cert)
+        with pytest.raises(ValueError, match="no certificate"):
+            TLS.from_files(key)
+        assert "PRIVATE" not in repr(TLS(key=mine.key))
+
+
+@timed(20)
+async def test_a_member_that_speaks_no_tls_is_no_member() -> None:
+    async with serving(None) as port:
+        url = f"https://127.0.0.1:{port}"
+        async with Client(reactor, url, timeout=0.5) as client:
+            with pytest.raises(Unavailable):
+                await client.get("/k")
+
+
+@timed(20)
+async def test_a_connection_is_used_again() -> None:
+    async with serving(None) as port, Client(reactor, f"127.0.0.1:{port}") as client:
+        for _ in range(3):
+            await client.get("/k")
+        agent = client._calls.transport._http._agent
+        assert len(agent._pool._connections) == 1  # type: ignore[attr-defined]
+
+
+@timed(20)
+async def test_an_address_that_is_none_is_said_to_be_none() -> None:
+    url = "http://no-such-host.invalid:1"
+    async with Client(reactor, url, timeout=0.3) as client:
+        with pytest.raises(Unavailable, match="no such host"):
+            await client.put("/k", b"")
+    async with Client(reactor, "http://127.0.0.1:1", timeout=0.3) as client:
+        with pytest.raises(Unavailable, match="connection refused"):
+            await client.put("/k", b"")
+
+
+# The command's outermost part, without a process of its own.
+
+
+def test_help_needs_no_cluster(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, status in ((["--help"], 0), (["get"], 2)):
+        monkeypatch.setattr("sys.argv", ["kvdbctl", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main.main()
+        assert caught.value.code == status
+    assert "Talk to a kvdb cluster" in capsys.readouterr().out
