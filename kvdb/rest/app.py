@@ -35,6 +35,7 @@ from kvdb.rest.parsing import (
 )
 from kvdb.rest.problems import Answer, Problem, answer_to
 from kvdb.rest.streaming import Sink, Stream
+from kvdb.rest.ui import Dashboard
 from kvdb.rest.watching import Watching
 
 Handled = (
@@ -85,12 +86,14 @@ class API:
         listing: Listing,
         watching: Watching,
         backing_up: BackingUp,
+        dashboard: Dashboard,
     ) -> None:
         self.keys = keys
         self.members = members
         self.listing = listing
         self.watching = watching
         self.backing_up = backing_up
+        self.dashboard = dashboard
 
     # Addresses of kvdb's own.
 
@@ -154,6 +157,23 @@ class API:
         """The whole store."""
         return answer(request, self.backing_up.get)
 
+    # The dashboard, which says itself what it takes.
+
+    @app.route("/_/ui")
+    def dashboard_redirect(self, request: Request) -> Deferred[bytes]:
+        """To where the page is."""
+        return answer(request, self.dashboard.redirect)
+
+    @app.route("/_/ui/")
+    def dashboard_page(self, request: Request) -> Deferred[bytes]:
+        """The page."""
+        return answer(request, self.dashboard.page)
+
+    @app.route("/_/ui/<name>")
+    def dashboard_asset(self, request: Request, name: str) -> Deferred[bytes]:
+        """What the page needs."""
+        return answer(request, lambda call: self.dashboard.asset(call, name))
+
     # Keys, and members as in the original.
 
     @app.route("/_/kv/<path:rest>", methods=["GET"])
@@ -203,6 +223,8 @@ _METHODS = {
     b"/_/leader": "POST",
     b"/_/live": "GET, HEAD",
     b"/_/ready": "GET, HEAD",
+    b"/_/ui": "GET, HEAD",
+    b"/_/ui/": "GET, HEAD",
     b"/health": "GET, HEAD",
     b"/version": "GET, HEAD",
 }

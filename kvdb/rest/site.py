@@ -25,6 +25,7 @@ from kvdb.rest.keys import Keys, too_large
 from kvdb.rest.lane import Lane
 from kvdb.rest.listing import Listing
 from kvdb.rest.members import Members
+from kvdb.rest.ui import Dashboard
 from kvdb.rest.watching import Watching
 
 MAX_KEY_BYTES: Final = 4096
@@ -153,6 +154,7 @@ def make_site(database: Database, clock: IReactorTime, settings: RestSettings) -
         Listing(database, settings.max_key_bytes),
         Watching(database, clock, settings.max_key_bytes),
         BackingUp(database, clock),
+        Dashboard(),
     )
 
     class Request(BoundedRequest):
