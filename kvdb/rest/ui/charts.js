@@ -7,6 +7,7 @@ import { onTheme } from "./theme.js";
 import { clock, duration, rate } from "./words.js";
 
 const SHOWN_SECONDS = 300;
+const FIRST_SECONDS = 60; // the least that is shown
 const MAX_POINTS = 200; // kept, of a reading every two seconds
 const LATENCY_SECONDS = 10; // a quantile is of what was observed in so many
 const GAP_SECONDS = 15; // readings further apart are not connected
@@ -49,6 +50,7 @@ class Chart {
   #plot = null;
   #names;
   #values;
+  #items;
   #data;
 
   constructor([id, title, under, format, series], sync) {
@@ -57,12 +59,13 @@ class Chart {
     this.#names = series.map(([name]) => name);
     this.#values = series.map(() => make("output", {}, "–"));
     this.swatches = series.map(([, , colour]) => make("span", { class: `swatch hue-${colour}`, "aria-hidden": "true" }));
+    this.#items = series.map(([, label], at) =>
+      make("li", { hidden: true }, this.swatches[at], make("span", { class: "muted" }, label), this.#values[at]));
     this.box = make("div", { class: "plot", "aria-hidden": "true" });
     this.figure = make("figure", { class: "card chart", id: `chart-${id}`, hidden: true },
       make("figcaption", {},
         make("h3", {}, title), make("span", { class: "muted small" }, under)),
-      make("ul", { class: "legend", "aria-label": `${title}, now` }, ...series.map(([, label], at) =>
-        make("li", {}, this.swatches[at], make("span", { class: "muted" }, label), this.#values[at]))),
+      make("ul", { class: "legend", "aria-label": `${title}, now` }, ...this.#items),
       this.box);
     this.sync = sync;
   }
@@ -82,11 +85,11 @@ class Chart {
       padding: [8, 4, 0, 0],
       cursor: { sync: { key: this.sync.key }, drag: { x: false, y: false }, y: false, points: { size: 6 } },
       scales: {
-        x: { time: true, range: (_, __, most) => [most - SHOWN_SECONDS, most] },
+        x: { time: true, range: (_, least, most) => [Math.min(most - FIRST_SECONDS, Math.max(least, most - SHOWN_SECONDS)), most] },
         y: { range: (_, __, most) => [0, most > 0 ? most * 1.15 : 1] },
       },
       axes: [
-        { ...axis, size: 22, gap: 4, space: 90, values: (_, ticks) => ticks.map((at) => clock(new Date(at * 1000)).slice(0, 5)) },
+        { ...axis, size: 22, gap: 4, space: 90, incrs: [10, 15, 30, 60, 120], values: (_, ticks) => ticks.map((at) => clock(new Date(at * 1000))) },
         { ...axis, size: 54, gap: 6, space: 34, values: (_, ticks) => ticks.map((at) => (at === 0 ? "0" : this.format(at))) },
       ],
       series: [{}, ...this.series.map(([, label], at) => ({
@@ -107,8 +110,10 @@ class Chart {
 
   show(times, points) {
     this.#data = [times, ...this.#names.map((name) => points.map((point) => point[name] ?? null))];
-    const known = this.#data.slice(1).some((values) => values.some((value) => value !== null));
-    if (!known && this.figure.hidden) return;
+    this.#data.slice(1).forEach((values, at) => {
+      if (values.some((value) => value !== null)) this.#items[at].hidden = false;
+    });
+    if (this.#items.every((item) => item.hidden)) return; // nothing was ever known
     this.figure.hidden = false;
     if (this.#plot) this.#plot.setData(this.#data);
     else if (this.box.clientWidth) this.#draw();

@@ -27,6 +27,7 @@ export class Detail {
   #busy = false;
   #reading = null;
   #later = null; // a change that was told while a write was under way
+  #unsure = false; // whether a write may or may not have been carried out
   #token = ["", ""]; // what it was for, and itself
 
   /** `owner.record` gives what a list has of a key; `owner.go` opens one. */
@@ -94,7 +95,7 @@ export class Detail {
   /** A change was told: of this key, perhaps. */
   changed(key, revision, gone) {
     if (key !== this.key) return;
-    if (this.#busy || this.#reading) this.#later = [revision, gone];
+    if (this.#busy || this.#unsure || this.#reading) this.#later = [revision, gone];
     else this.#tell(revision, gone);
   }
 
@@ -126,6 +127,7 @@ export class Detail {
     this.#octets = this.#draft = new Uint8Array();
     this.#revision = null;
     this.#later = null;
+    this.#unsure = false;
     byId("detail-value").value = "";
     byId("detail-key").value = "";
     hideProblem(byId("detail-problem"));
@@ -151,6 +153,7 @@ export class Detail {
   async #read() {
     this.#reading?.abort();
     const reading = this.#reading = new AbortController();
+    this.#unsure = false;
     hideProblem(byId("detail-problem"));
     try {
       const { octets, etag } = await askBytes(pathOf(this.key), { signal: reading.signal });
@@ -282,18 +285,16 @@ export class Detail {
     return this.#token[1];
   }
 
-  #condition() {
-    return this.#revision === null ? { "If-None-Match": "*" } : { "If-Match": `"${this.#revision}"` };
-  }
-
-  async #write(key, method, body, done) {
+  /** `seen` is the revision that somebody decided by; null where there was no key. */
+  async #write(key, method, body, seen, done) {
     this.#busy = true;
+    this.#unsure = false;
     this.#buttons();
     hideProblem(byId("detail-problem"));
-    const headers = this.#condition();
-    const what = [method, key, this.#revision, body ? toBase64(body) : ""].join(" ");
+    const condition = seen === null ? { "If-None-Match": "*" } : { "If-Match": `"${seen}"` };
+    const what = [method, key, seen, body ? toBase64(body) : ""].join(" ");
     try {
-      const answer = await ask(pathOf(key), { method, body, headers: { ...headers, "Idempotency-Key": this.#tokenFor(what) } });
+      const answer = await ask(pathOf(key), { method, body, headers: { ...condition, "Idempotency-Key": this.#tokenFor(what) } });
       this.#token = ["", ""];
       this.#busy = false;
       done(revisionOf(answer.headers.get("etag")));
@@ -301,18 +302,19 @@ export class Detail {
       if (!(error instanceof Problem)) throw error;
       this.#busy = false;
       if (!error.unknown) this.#token = ["", ""];
-      if (error.status === 412) this.#conflict(revisionOf(error.etag), key);
+      if (error.status === 412) this.#conflict(method, key, seen, revisionOf(error.etag));
       else if (error.unknown) {
+        this.#unsure = true;
         showProblem(byId("detail-problem"), capital(error.message) + ".",
           "It may yet have been carried out. Trying again is safe: it is carried out once.",
-          [["Try again", () => this.#write(key, method, body, done)]]);
+          [["Try again", () => this.#write(key, method, body, seen, done)]]);
       } else this.#fail(error);
     }
     this.#buttons();
-    this.#catchUp();
+    if (!this.#unsure) this.#catchUp();
   }
 
-  #conflict(revision, key) {
+  #conflict(method, key, seen, isNow) {
     this.#later = null; // it is told here
     if (this.#isNew) {
       showProblem(byId("detail-problem"), "There is such a key already.", "Nothing was written.", [["Open it", async () => {
@@ -322,17 +324,19 @@ export class Detail {
       }]]);
       return;
     }
-    const [was, isNow] = [this.#revision, revision];
+    const wrote = method === "PUT";
+    const actions = [["Reload theirs", () => this.#read()]];
+    if (wrote) {
+      actions.push(["Keep mine, and save over theirs", () => {
+        this.#revision = isNow;
+        this.#showFacts();
+        this.#save();
+      }]);
+    }
     showProblem(byId("detail-problem"),
-      isNow === null ? "Somebody has deleted this key." : `Somebody has changed this key: it is at revision ${count(isNow)}, yours was of ${was === null ? "none" : count(was)}.`,
-      "Nothing was written, and your text is still here.", [
-        ["Reload theirs", () => this.#read()],
-        ["Keep mine, and save over theirs", () => {
-          this.#revision = isNow;
-          this.#showFacts();
-          this.#save();
-        }],
-      ]);
+      isNow === null ? "Somebody has deleted this key."
+        : `Somebody has changed this key: it is at revision ${count(isNow)}, ${seen === null ? "and was absent before" : `yours was of ${count(seen)}`}.`,
+      wrote ? "Nothing was written, and your text is still here." : "It was not deleted.", actions);
   }
 
   #save() {
@@ -343,8 +347,9 @@ export class Detail {
     else if (!key.startsWith("/")) showProblem(byId("detail-problem"), "A key begins with a slash.", "Nothing was written.");
     else if (this.#unaddressable(key)) showProblem(byId("detail-problem"), "A browser cannot address this key.", "curl --path-as-is can.");
     else {
-      this.#write(key, "PUT", octets, (revision) => {
+      this.#write(key, "PUT", octets, this.#revision, (revision) => {
         announce(`Saved ${readable(key)}, revision ${count(revision)}.`);
+        const written = this.#current(); // more, perhaps, since it was sent
         this.#octets = this.#draft = octets;
         this.#revision = revision;
         if (this.#isNew) {
@@ -354,7 +359,7 @@ export class Detail {
           this.#owner.go(key);
         }
         this.#showFacts();
-        this.#showValue();
+        if (written !== null && same(written, octets)) this.#showValue();
       });
     }
   }
@@ -370,7 +375,7 @@ export class Detail {
       act: () => true,
     });
     if (!yes || key !== this.key) return;
-    this.#write(key, "DELETE", undefined, () => {
+    this.#write(key, "DELETE", undefined, revision, () => {
       announce(`Deleted ${readable(key)}.`);
       this.#forget();
       this.#showNone();
