@@ -160,19 +160,11 @@ class API:
     # The dashboard, which says itself what it takes.
 
     @app.route("/_/ui")
-    def dashboard_redirect(self, request: Request) -> Deferred[bytes]:
-        """To where the page is."""
-        return answer(request, self.dashboard.redirect)
-
     @app.route("/_/ui/")
-    def dashboard_page(self, request: Request) -> Deferred[bytes]:
-        """The page."""
-        return answer(request, self.dashboard.page)
-
     @app.route("/_/ui/<name>")
-    def dashboard_asset(self, request: Request, name: str) -> Deferred[bytes]:
-        """What the page needs."""
-        return answer(request, lambda call: self.dashboard.asset(call, name))
+    def show(self, request: Request, name: str = "") -> Deferred[bytes]:
+        """The dashboard, which says itself what methods it takes."""
+        return answer(request, self.dashboard.get)
 
     # Keys, and members as in the original.
 

@@ -24,8 +24,9 @@ from kvdb.rest.call import Call
 from kvdb.rest.parsing import check_query, entity_tags
 from kvdb.rest.problems import Answer, Problem
 
+ADDRESS: Final = b"/_/ui/"
 PAGE: Final = "index.html"
-"""What C{/_/ui/} itself shows."""
+"""What is at that address itself."""
 
 CONTENT_SECURITY_POLICY: Final = "; ".join(
     (
@@ -92,15 +93,21 @@ class Dashboard:
 
     files: Mapping[str, Asset] = field(factory=assets)
 
-    def page(self, call: Call) -> Answer:
-        """C{GET /_/ui/}."""
-        return self.asset(call, PAGE)
-
-    def asset(self, call: Call, name: str) -> Answer:
+    def get(self, call: Call) -> Answer:
         """C{GET /_/ui/NAME}."""
-        _check_method(call)
+        if call.method not in (b"GET", b"HEAD"):
+            raise Problem(
+                405,
+                f"{call.method.decode('latin-1')} is not for this address",
+                "",
+                {b"allow": b"GET, HEAD"},
+            )
         check_query(call.args, ())
-        found = self.files.get(name)
+        if call.path == ADDRESS[:-1]:
+            # The page's own addresses are relative to its slash.
+            return Answer(308, headers={b"location": ADDRESS})
+        name = call.path.removeprefix(ADDRESS).decode("latin-1")
+        found = self.files.get(name or PAGE)
         if found is None:
             raise Problem(404, "there is nothing at this address")
         headers = {**_HEADERS, b"etag": f'"{found.tag}"'.encode()}
@@ -110,19 +117,3 @@ class Dashboard:
         ):
             return Answer(304, headers=headers)
         return Answer(200, found.body, {**headers, b"content-type": found.content_type})
-
-    def redirect(self, call: Call) -> Answer:
-        """C{GET /_/ui}: the page's addresses are relative to its slash."""
-        _check_method(call)
-        check_query(call.args, ())
-        return Answer(308, headers={b"location": b"/_/ui/"})
-
-
-def _check_method(call: Call) -> None:
-    if call.method not in (b"GET", b"HEAD"):
-        raise Problem(
-            405,
-            f"{call.method.decode('latin-1')} is not for this address",
-            "",
-            {b"allow": b"GET, HEAD"},
-        )
