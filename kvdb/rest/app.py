@@ -157,8 +157,6 @@ class API:
         """The whole store."""
         return answer(request, self.backing_up.get)
 
-    # The dashboard, which says itself what it takes.
-
     @app.route("/_/ui")
     @app.route("/_/ui/")
     @app.route("/_/ui/<name>")

@@ -155,7 +155,7 @@ def test_a_member_is_added_and_another_removed(tmp_path: Path, page: Any) -> Non
         see(dialog.locator("pre"), "--join")
         dialog.get_by_role("button", name="Done").click()
         see(event(page, "Member 4 was added"), "as a learner")
-        see(page.locator("#headline"), "Member 4 cannot be reached")
+        see(page.locator("#headline"), "Member 4 is joining, and not in touch")
         four.start()
         four.wait_ready()
         see(event(page, "Member 4 has caught up"), "is a voter")

@@ -123,7 +123,15 @@ def status(*members: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 REPORT = {"age_seconds": 0.5, "term": 3, "applied_index": 90}
 UNKNOWN: dict[str, Any] = dict.fromkeys(
-    ("client_url", "term", "applied_index", "version", "links", "age_seconds")
+    (
+        "client_url",
+        "term",
+        "last_index",
+        "applied_index",
+        "version",
+        "links",
+        "age_seconds",
+    )
 )
 
 
@@ -163,6 +171,11 @@ UNKNOWN: dict[str, Any] = dict.fromkeys(
             "Member 4 is joining",
         ),
         (
+            status(member(1), member(2, role="learner", connected=False)),
+            "warn",
+            "Member 2 is joining, and not in touch",
+        ),
+        (
             status(*map(member, (1, 2, 3)), alarms=["full"]),
             "bad",
             "Something is wrong",
@@ -199,7 +212,7 @@ def test_reports_of_members(call: Any) -> None:
     """What a follower knows of the others, from what they say of themselves."""
     told = status(
         member(1, role="follower", match_index=None, lag=None),
-        member(2, role="leader", match_index=None, lag=None, **REPORT),
+        member(2, role="leader", match_index=None, last_index=104, lag=None, **REPORT),
         member(3, client_url="javascript:alert(1)", match_index=None, lag=None),
         leader=2,
         role="follower",
@@ -208,6 +221,7 @@ def test_reports_of_members(call: Any) -> None:
     one, two, three = seen["members"]
     assert (one["applied"], one["term"], one["own"]) == (100, 3, True)
     assert (two["applied"], two["leads"], two["lag"]) == (90, True, 0)
+    assert (two["match"], seen["last"]) == (104, 104)
     assert (three["page"], three["lag"], three["term"]) == (None, None, None)
 
 

@@ -57,8 +57,11 @@ class Row {
     mark(this.bar, "aria-valuemax", seen.last);
     mark(this.bar, "aria-valuenow", held ?? 0);
     const told = [];
-    if (member.match !== null) told.push(`holds ${count(member.match)}`);
-    if (member.applied !== null) told.push(`applied ${count(member.applied)}`);
+    if (member.match !== null && member.match === member.applied) told.push(`${count(member.match)}, all applied`);
+    else {
+      if (member.match !== null) told.push(`holds ${count(member.match)}`);
+      if (member.applied !== null) told.push(`applied ${count(member.applied)}`);
+    }
     if (member.storeBytes !== null) told.push(bytes(member.storeBytes));
     say(this.log, told.length ? told.join(" · ") : "the leader knows");
     mark(this.bar, "aria-valuetext", `${told.join(", ")}, of ${count(seen.last)}`);

@@ -46,11 +46,12 @@ function linkBetween(a, b, self) {
 export function picture(status) {
   const raw = Array.isArray(status.members) ? status.members : [];
   const self = status.id;
-  const known = raw.map((m) => number(m.match_index)).filter((value) => value !== null);
+  const known = raw.flatMap((m) => [number(m.match_index), number(m.last_index)]).filter((value) => value !== null);
   const last = Math.max(status.commit_index ?? 0, status.applied_index ?? 0, ...known, 0);
   const members = raw.map((member) => {
     const own = member.id === self;
-    const match = number(member.match_index);
+    // What the leader knows, else what the member says of itself.
+    const match = number(member.match_index) ?? number(member.last_index);
     const applied = own ? status.applied_index : number(member.applied_index);
     const leads = member.id === status.leader;
     const held = match ?? applied;
@@ -122,11 +123,14 @@ export function verdict(status, seen) {
       + " Writes and linearizable reads wait until somebody leads."];
   }
   const leads = `Member ${seen.leader} leads in term ${seen.term}.`;
+  const voter = away.some((member) => member.voter);
+  if (away.length && !voter) {
+    return ["warn", `${who(away)} ${away.length === 1 ? "is" : "are"} joining, and not in touch`,
+      `Start ${away.length === 1 ? "it" : "them"}, if that is still to do; nobody waits for a learner. ${leads} ${bears}`];
+  }
   if (away.length) {
-    const voter = away.some((member) => member.voter);
     return ["warn", `${who(away)} cannot be reached`,
-      (voter ? `The other ${seen.reached} of ${seen.voters} voters are a majority: reads and writes go on. ` : "")
-      + `${leads} ${bears}`];
+      `The other ${seen.reached} of ${seen.voters} voters are a majority: reads and writes go on. ${leads} ${bears}`];
   }
   if (status.alarms?.length) return ["bad", "Something is wrong", `${leads} ${bears}`];
   if (learners.length) {
