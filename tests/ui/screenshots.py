@@ -99,14 +99,16 @@ def take(browser: Any, cluster: LocalCluster, where: Path) -> None:
         joining.start()
         joining.wait_ready()
         _headline(page, "All 4")
-    for name, options in (
+    pages: list[tuple[str, dict[str, Any]]] = [
         ("keys", {}),
         ("phone", {"viewport": PHONE, "color_scheme": "dark"}),
-    ):
+    ]
+    for name, options in pages:
         with open_page(browser, **options) as page:
             page.goto(dashboard + ("#/keys?prefix=%2F" if name == "keys" else ""))
             if name == "keys":
                 page.locator("#live", has_text="Live").wait_for()
+                page.get_by_label("Keys a page").select_option("25")
                 page.get_by_role("button", name="/config/limits").click()
                 page.locator("#detail-facts").get_by_text("Version").wait_for()
             else:

@@ -34,7 +34,7 @@ def test_a_cluster_at_rest(calm: LocalCluster, page: Any) -> None:
     page.goto(leader.url + "/_/ui/")
     see(page.locator("#headline"), "All 3 members are in touch")
     see(page.locator("#subline"), f"Member {leader.number} leads in term")
-    see(page.locator("#subline"), "It bears the loss of one voter")
+    see(page.locator("#subline"), "The cluster bears the loss of one voter")
     see_state(page.locator("#health"), "good")
     expect(page.locator("#members tr")).to_have_count(3)
     row = page.locator(f'#members tr[data-id="{leader.number}"]')

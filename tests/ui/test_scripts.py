@@ -187,6 +187,25 @@ def test_verdicts(call: Any, told: Any, state: str, headline: str) -> None:
     assert got[:2] == [state, headline]
 
 
+def test_a_member_that_stops_to_report_is_silent(call: Any) -> None:
+    """Until its connection is lost; one that never did is of an earlier release."""
+    states = call(
+        "picture",
+        """(() => { let seen = null; return a.map((one) => {
+            seen = m.picture(one, seen); return seen.members[1].state; }); })()""",
+        [
+            status(member(1), member(2)),
+            status(member(1), member(2, **REPORT)),
+            status(member(1), member(2, **{**REPORT, "age_seconds": 4.5})),
+            status(member(1), member(2, **UNKNOWN)),
+            status(member(1), member(2, connected=False)),
+            status(member(1), member(2)),
+            status(member(1), member(2, **REPORT)),
+        ],
+    )
+    assert states == ["up", "up", "silent", "silent", "down", "up", "up"]
+
+
 @pytest.mark.parametrize(
     ("two", "three", "expected"),
     [
@@ -275,7 +294,7 @@ def test_events(call: Any, before: Any, now: Any, expected: list[str]) -> None:
     got = call(
         "events",
         """await import("/_/ui/picture.js").then((p) =>
-            m.changes(...a.map(p.picture)).map(([, text]) => text))""",
+            m.changes(...a.map((one) => p.picture(one))).map(([, text]) => text))""",
         [before, now],
     )
     assert got == expected

@@ -75,7 +75,7 @@ const poll = {
 // The cluster.
 
 function show(status) {
-  const seen = picture(status);
+  const seen = picture(status, shown?.seen);
   if (failingSince !== null) {
     tell("good", `Member ${status.id} answers again`);
     failingSince = null;

@@ -17,6 +17,7 @@ class Row {
     this.page = make("a", { target: "_blank", rel: "noopener noreferrer" }, "open its page");
     this.role = make("span", { class: "badge" });
     this.state = make("span", { class: "state" });
+    this.size = make("span", { class: "muted size" });
     this.term = make("span", {});
     this.matched = make("span", { class: "matched" });
     this.applied = make("span", { class: "applied" });
@@ -30,7 +31,7 @@ class Row {
     this.lead.addEventListener("click", () => table.handOver(id));
     this.remove.addEventListener("click", () => table.remove(id));
     this.row = make("tr", { role: "row", "data-id": id },
-      make("th", { role: "rowheader", scope: "row" }, make("div", { class: "who" }, this.name, this.own, this.page), this.url),
+      make("th", { role: "rowheader", scope: "row" }, make("div", { class: "who" }, this.name, this.own, this.page, this.size), this.url),
       cell("Role", this.role, this.state),
       make("td", { role: "cell", "data-label": "Term", class: "num" }, this.term),
       cell("Log", this.bar, this.log),
@@ -48,6 +49,7 @@ class Row {
     mark(this.page, "aria-label", `Open the page of member ${member.id}, in a new tab`);
     say(this.role, member.role);
     say(this.state, member.own ? "" : stateWords(member));
+    say(this.size, member.storeBytes === null ? "" : bytes(member.storeBytes));
     say(this.term, count(member.term));
     const part = (value) => (value === null || !seen.last ? 0 : Math.min(100, (100 * value) / seen.last));
     const held = member.match ?? member.applied;
@@ -62,7 +64,6 @@ class Row {
       if (member.match !== null) told.push(`holds ${count(member.match)}`);
       if (member.applied !== null) told.push(`applied ${count(member.applied)}`);
     }
-    if (member.storeBytes !== null) told.push(bytes(member.storeBytes));
     say(this.log, told.length ? told.join(" · ") : "the leader knows");
     mark(this.bar, "aria-valuetext", `${told.join(", ")}, of ${count(seen.last)}`);
     say(this.lag, count(member.lag));

@@ -4,17 +4,20 @@
 
 import { list, plural } from "./words.js";
 
-/** A member's report of itself that is older, in seconds, says nothing of now. */
-export const FRESH_SECONDS = 5;
+/**
+ * A member's report of itself that is older, in seconds, says nothing of now.  They
+ * come each second; the server forgets one after five.
+ */
+export const FRESH_SECONDS = 4;
 
 const number = (value) => (typeof value === "number" ? value : null);
 const fresh = (member) => number(member.age_seconds) !== null && member.age_seconds <= FRESH_SECONDS;
 
-function stateOf(member, self) {
+/** `reported`: whether it has told of itself since it was last connected. */
+function stateOf(member, self, reported) {
   if (member.id === self) return "self";
   if (member.connected === false) return "down";
-  const age = number(member.age_seconds);
-  return age !== null && age > FRESH_SECONDS ? "silent" : "up";
+  return reported && !fresh(member) ? "silent" : "up";
 }
 
 /** An address that may be followed: another member's, and told by it. */
@@ -28,7 +31,7 @@ function safeAddress(text) {
 }
 
 /** The state of the link between two members, from what each of them says. */
-function linkBetween(a, b, self) {
+function linkBetween(a, b, self, states) {
   const said = [];
   for (const [from, to] of [[a, b], [b, a]]) {
     if (from.id === self) {
@@ -39,13 +42,17 @@ function linkBetween(a, b, self) {
   }
   if (!said.length) return "unknown";
   // One member's silence is no link, whatever its sockets look like.
-  if ([a, b].some((member) => stateOf(member, self) === "silent")) return "down";
+  if ([a, b].some((member) => states.get(member.id) === "silent")) return "down";
   return said.every(Boolean) ? "up" : "down";
 }
 
-export function picture(status) {
+/** `before` is the picture of the status before, or null. */
+export function picture(status, before = null) {
   const raw = Array.isArray(status.members) ? status.members : [];
   const self = status.id;
+  const reported = new Set(raw.filter((member) => member.connected !== false
+    && (number(member.age_seconds) !== null || before?.reported.has(member.id))).map((member) => member.id));
+  const states = new Map(raw.map((member) => [member.id, stateOf(member, self, reported.has(member.id))]));
   const known = raw.flatMap((m) => [number(m.match_index), number(m.last_index)]).filter((value) => value !== null);
   const last = Math.max(status.commit_index ?? 0, status.applied_index ?? 0, ...known, 0);
   const members = raw.map((member) => {
@@ -62,7 +69,7 @@ export function picture(status) {
       leads,
       role: own ? status.role : leads ? "leader" : member.role === "unknown" ? "voter" : member.role,
       voter: member.role !== "learner",
-      state: stateOf(member, self),
+      state: states.get(member.id),
       age: number(member.age_seconds),
       term: own ? status.term : number(member.term),
       match,
@@ -75,10 +82,11 @@ export function picture(status) {
   });
   const links = [];
   raw.forEach((a, at) => raw.slice(at + 1).forEach((b) =>
-    links.push({ a: a.id, b: b.id, state: linkBetween(a, b, self) })));
+    links.push({ a: a.id, b: b.id, state: linkBetween(a, b, self, states) })));
   const voters = members.filter((member) => member.voter);
   return {
     self,
+    reported,
     leader: status.leader ?? null,
     term: status.term,
     last,
@@ -95,7 +103,7 @@ export function stateWords(member) {
   switch (member.state) {
     case "self": return "this member";
     case "up": return "in touch";
-    case "silent": return `silent for ${Math.round(member.age)} s`;
+    case "silent": return member.age === null ? "silent" : `silent for ${Math.round(member.age)} s`;
     default: return "no connection";
   }
 }
@@ -110,8 +118,8 @@ export const spare = (seen) => Math.max(0, seen.reached - seen.quorum);
 export function verdict(status, seen) {
   const away = seen.members.filter((m) => m.state === "down" || m.state === "silent");
   const learners = seen.members.filter((m) => m.role === "learner");
-  const bears = spare(seen) === 0 ? "It bears no loss of a voter now."
-    : `It bears the loss of ${spare(seen) === 1 ? "one voter" : plural(spare(seen), "voter")}.`;
+  const bears = spare(seen) === 0 ? "The cluster bears no further loss of a voter."
+    : `The cluster bears the loss of ${spare(seen) === 1 ? "one voter" : plural(spare(seen), "voter")}.`;
   if (seen.reached < seen.quorum) {
     return ["bad", "Fewer than a majority can be reached",
       `${seen.reached} of ${plural(seen.voters, "voter")} can be reached from here, and ${seen.quorum} are needed.`
