@@ -12,7 +12,7 @@ MINUTES ?= 30
 BENCH ?=
 
 .PHONY: help env run stop start status test lint types unit sim fuzz crashes chaos mutants \
-	bench format clean
+	bench screenshots format clean
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -71,6 +71,9 @@ chaos: $(STAMP)  ## Real nodes under faults, for MINUTES=30 with SEED=1.
 
 mutants: $(STAMP)  ## Make small bugs, and see that each is found.
 	@$(BIN)/python -m tests.mutants
+
+screenshots: $(STAMP)  ## Take the pictures of the dashboard in docs/images (with Chromium).
+	@$(BIN)/python -m tests.ui.screenshots docs/images
 
 bench: $(STAMP)  ## Measure kvdb and others beside it: make bench BENCH="--quick".
 	@$(BIN)/python -m benchmarks $(BENCH)

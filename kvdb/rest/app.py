@@ -37,6 +37,7 @@ from kvdb.rest.parsing import (
 )
 from kvdb.rest.problems import Answer, Problem, answer_to
 from kvdb.rest.streaming import Sink, Stream
+from kvdb.rest.ui import Dashboard
 from kvdb.rest.watching import Watching
 
 Exposition = Callable[[str], tuple[bytes, str]]
@@ -90,6 +91,7 @@ class API:
         listing: Listing,
         watching: Watching,
         backing_up: BackingUp,
+        dashboard: Dashboard,
         exposition: Exposition | None = None,
     ) -> None:
         self.keys = keys
@@ -97,6 +99,7 @@ class API:
         self.listing = listing
         self.watching = watching
         self.backing_up = backing_up
+        self.dashboard = dashboard
         self.exposition = exposition
 
     # Addresses of kvdb's own.
@@ -161,6 +164,13 @@ class API:
         """The whole store."""
         return answer(request, self.backing_up.get)
 
+    @app.route("/_/ui")
+    @app.route("/_/ui/")
+    @app.route("/_/ui/<name>")
+    def show(self, request: Request, name: str = "") -> Deferred[bytes]:
+        """The dashboard, which says itself what methods it takes."""
+        return answer(request, self.dashboard.get)
+
     @app.route("/metrics", methods=["GET"])
     def metrics(self, request: Request) -> Deferred[bytes]:
         """What the node counts."""
@@ -223,6 +233,8 @@ _METHODS = {
     b"/_/leader": "POST",
     b"/_/live": "GET, HEAD",
     b"/_/ready": "GET, HEAD",
+    b"/_/ui": "GET, HEAD",
+    b"/_/ui/": "GET, HEAD",
     b"/health": "GET, HEAD",
     b"/metrics": "GET, HEAD",
     b"/version": "GET, HEAD",
@@ -238,8 +250,9 @@ def route_of(uri: bytes) -> str:
         return "none"
     if path.startswith(KV_PREFIX) or not is_reserved(path):
         return KEY_ROUTE
-    if path.startswith(b"/_/members/"):
-        return "members"
+    for name in ("members", "ui"):
+        if path.startswith(b"/_/" + name.encode() + b"/"):
+            return name
     if path in _METHODS:
         return _ROUTES.get(path, path.rpartition(b"/")[2].decode())
     return "none"

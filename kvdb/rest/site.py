@@ -27,6 +27,7 @@ from kvdb.rest.keys import Keys, too_large
 from kvdb.rest.lane import Counted, Lane
 from kvdb.rest.listing import Listing
 from kvdb.rest.members import Members
+from kvdb.rest.ui import Dashboard
 from kvdb.rest.watching import Watching
 
 MAX_KEY_BYTES: Final = 4096
@@ -192,6 +193,7 @@ def make_site(
         Listing(database, settings.max_key_bytes),
         Watching(database, clock, settings.max_key_bytes),
         BackingUp(database, clock),
+        Dashboard(),
         exposition,
     )
 

@@ -1,0 +1,353 @@
+"""The page itself: sizes, colours, keyboard, who asks, what it does without."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.cluster import LocalCluster
+from tests.ui.browser import PATIENCE_MS, PHONE, open_page
+from tests.ui.test_cluster import event, expect, see
+
+VIEWS = ["#/", "#/keys"]
+
+
+def settle(page: Any, view: str) -> None:
+    """Until a view shows what it has."""
+    if view == "#/":
+        see(page.locator("#headline"), "All 3")
+        expect(page.locator("#members tr")).to_have_count(3)
+    else:
+        see(page.locator("#live"), "Live")
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_nothing_is_wider_than_the_screen(
+    calm: LocalCluster, browser: Any, view: str, width: int
+) -> None:
+    long = "long/" + "a-very-long-key-without-a-break" * 8
+    calm.nodes[1].put(long, b"and-a-long-value" * 40)
+    with open_page(browser, viewport={**PHONE, "width": width}) as page:
+        page.goto(f"{calm.nodes[1].url}/_/ui/{view}")
+        settle(page, view)
+        if view == "#/keys":
+            page.locator("#keys").get_by_role("button", name=long).click()
+            see(page.locator("#detail-title"), long)
+        wide = page.evaluate(
+            """() => [...document.querySelectorAll("body *")]
+                .filter((one) => one.getBoundingClientRect().right > innerWidth + 0.5
+                    && !one.closest(".sr, thead, table.keys, .hex, .skip, .key-name"))
+                .map((one) => one.tagName + "#" + one.id + "." + one.className)"""
+        )
+        size = page.evaluate(
+            """[document.documentElement.scrollWidth,
+                document.documentElement.clientWidth]"""
+        )
+        assert size[0] <= size[1], (size, wide)
+        assert not wide
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_accessibility(
+    calm: LocalCluster, browser: Any, view: str, scheme: str, width: int
+) -> None:
+    """axe-core's rules for WCAG 2.2 A and AA, and its best practices."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    node = calm.nodes[1]
+    node.put("axe/text", b"value")
+    node.put("axe/binary", b"\xff")
+    with open_page(
+        browser, viewport={**PHONE, "width": width}, color_scheme=scheme
+    ) as page:
+        page.goto(f"{node.url}/_/ui/{view}")
+        settle(page, view)
+        states = ["as it is"]
+        if view == "#/":
+            expect(page.locator("#chart-keys")).to_be_visible(timeout=PATIENCE_MS)
+            states.append("dialog")
+        else:
+            states += ["text", "binary", "new"]
+        for state in states:
+            if state == "dialog":
+                page.get_by_role("button", name="Add a member").click()
+            elif state == "new":
+                page.get_by_role("button", name="New key").click()
+            elif state != "as it is":
+                page.get_by_role("button", name=f"/axe/{state}").click()
+                see(page.locator("#detail-title"), state)
+            options = {"rules": {"region": {"enabled": state != "dialog"}}}
+            found = axe.run(page, options=options).response["violations"]
+            told = [
+                (one["id"], one["help"], [n["html"][:200] for n in one["nodes"]])
+                for one in found
+            ]
+            assert not told, f"{state}: {json.dumps(told, indent=1)}"
+
+
+def test_colours(calm: LocalCluster, browser: Any) -> None:
+    """As the system has it, or as was chosen, which is remembered."""
+    with open_page(browser, color_scheme="dark") as page:
+        page.goto(calm.nodes[1].url + "/_/ui/")
+        background = "getComputedStyle(document.body).backgroundColor"
+        dark = page.evaluate(background)
+        page.emulate_media(color_scheme="light")
+        light = page.evaluate(background)
+        assert dark != light
+        button = page.get_by_role("button", name="Colours")
+        button.click()
+        button.click()
+        expect(button).to_have_accessible_name("Colours: Dark")
+        assert page.evaluate(background) == dark
+        page.reload()
+        assert page.evaluate(background) == dark
+        button.click()
+        assert page.evaluate(background) == light
+
+
+def test_by_keyboard_alone(calm: LocalCluster, page: Any) -> None:
+    """From the page's top to a written key, and a dialog opened and left."""
+    node = calm.nodes[1]
+    page.goto(node.url + "/_/ui/")
+    settle(page, "#/")
+
+    def focused() -> str:
+        return str(
+            page.evaluate(
+                "(document.activeElement.getAttribute('aria-label')"
+                " || document.activeElement.textContent).trim()"
+            )
+        )
+
+    def tab_to(name: str) -> None:
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            ring = page.evaluate(
+                "getComputedStyle(document.activeElement).outlineStyle"
+            )
+            assert ring != "none", f"the focus on {focused()!r} is not to be seen"
+            if focused() == name:
+                return
+        raise AssertionError(f"no way to {name!r}")
+
+    page.keyboard.press("Tab")
+    assert focused() == "Skip to the content"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    tab_to("Add a member")
+    page.keyboard.press("Enter")
+    expect(page.locator("#confirm")).to_be_visible()
+    assert page.evaluate("document.activeElement.id") == "add-id"
+    page.keyboard.press("Escape")
+    expect(page.locator("#confirm")).not_to_be_visible()
+    assert focused() == "Add a member", "the focus is back where it was"
+
+    page.reload()
+    settle(page, "#/")
+    page.evaluate("document.activeElement.blur()")
+    tab_to("Keys")
+    page.keyboard.press("Enter")
+    settle(page, "#/keys")
+    tab_to("New key")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "detail-key"
+    page.keyboard.type("keyboard")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.type("typed")
+    tab_to("Create")
+    page.keyboard.press("Enter")
+    see(page.locator("#said"), "Saved /keyboard")
+    assert node.get("keyboard") == b"typed"
+    row = page.locator("#keys").get_by_role("button").first
+    row.focus()
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate(
+        "document.activeElement === document.querySelectorAll('#keys button')[1]"
+    )
+
+
+def test_motion_is_left_out_where_it_is_not_wanted(
+    calm: LocalCluster, browser: Any
+) -> None:
+    node = calm.nodes[1]
+    for motion, expected in (("reduce", 0), ("no-preference", 1)):
+        with open_page(browser, reduced_motion=motion) as page:
+            page.goto(node.url + "/_/ui/")
+            settle(page, "#/")
+            page.evaluate(
+                """() => { window.__dots = 0; new MutationObserver((found) => {
+                  for (const one of found) window.__dots += one.addedNodes.length;
+                }).observe(document.querySelector(".ring g:nth-child(2)"),
+                           { childList: true }); }"""
+            )
+            was = page.locator("#facts div", has_text="Revision").inner_text()
+            node.put("motion", b"v")
+            expect(page.locator("#facts div", has_text="Revision")).not_to_have_text(
+                was.replace("\n", ""), timeout=PATIENCE_MS
+            )
+            assert (page.evaluate("window.__dots") > 0) == bool(expected)
+
+
+# Who asks: other servers' answers are put in the place of this one's.
+
+
+def guard(page: Any, accepted: str) -> list[str]:
+    """Have every answer but the page's own be 401, unless C{accepted} is sent."""
+    seen: list[str] = []
+
+    def check(route: Any) -> None:
+        sent = route.request.headers.get("authorization", "")
+        seen.append(sent)
+        if sent == accepted:
+            route.continue_()
+            return
+        route.fulfill(
+            status=401,
+            headers={"WWW-Authenticate": 'Basic realm="kvdb"'},
+            content_type="application/problem+json",
+            body='{"detail": "who are you?"}',
+        )
+
+    page.route(lambda url: "/_/ui/" not in url, check)
+    return seen
+
+
+@pytest.mark.parametrize("kind", ["basic", "bearer"])
+def test_who_asks(calm: LocalCluster, page: Any, kind: str) -> None:
+    pair = base64.b64encode("ann:päss".encode()).decode()
+    accepted = f"Basic {pair}" if kind == "basic" else "Bearer t0ken"
+    seen = guard(page, accepted)
+    page.goto(calm.nodes[1].url + "/_/ui/")
+    dialog = page.get_by_role("dialog", name="Sign in")
+    see(dialog, "Who are you?")
+    see(page.locator("#headline"), "Sign in to see the cluster")
+    # Whoever declines is not asked again and again.
+    dialog.get_by_role("button", name="Cancel").click()
+    before = len(seen)
+    page.wait_for_function(
+        "() => performance.getEntriesByName(new URL('/_/status', location).href)"
+        ".length > 2"
+    )
+    assert len(seen) > before
+    expect(dialog).not_to_be_visible()
+    page.get_by_role("button", name="Sign in").click()
+
+    def fill(word: str) -> None:
+        if kind == "basic":
+            dialog.get_by_label("User", exact=True).fill("ann")
+            dialog.get_by_label("Password", exact=True).fill(word)
+        else:
+            dialog.get_by_text("Token").first.click()
+            dialog.locator("#login-token").fill(word)
+        dialog.get_by_role("button", name="Sign in").click()
+
+    fill("wrong")
+    see(dialog, "Who are you?")
+    expect(dialog).to_be_visible()
+    fill("päss" if kind == "basic" else "t0ken")
+    settle(page, "#/")
+    page.get_by_role("link", name="Keys").click()
+    settle(page, "#/keys")  # the watch sends it too
+    assert accepted in seen
+    kept = page.evaluate("[sessionStorage.length, localStorage.length]")
+    assert kept == [1, 0]
+    page.reload()
+    settle(page, "#/keys")
+    page.get_by_role("button", name="Signed in").click()
+    dialog.get_by_role("button", name="Sign out").click()
+    see(dialog, "Who are you?")
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_what_somebody_may_not_do_is_said_where_it_was_tried(
+    calm: LocalCluster, page: Any
+) -> None:
+    page.route(
+        "**/_/leader",
+        lambda route: route.fulfill(
+            status=403,
+            content_type="application/problem+json",
+            body='{"detail": "ann may not do this", "hint": "Ask root."}',
+        ),
+    )
+    page.goto(calm.leader().url + "/_/ui/")
+    settle(page, "#/")
+    page.get_by_role("button", name="Hand over leadership").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Hand over").click()
+    see(dialog.get_by_role("alert"), "Ann may not do this. Ask root.")
+
+
+def test_alarms_in_words(calm: LocalCluster, page: Any) -> None:
+    alarms: list[str] = ["no space on the disk for x; writes are refused"]
+
+    def add(route: Any) -> None:
+        answer = route.fetch()
+        status = answer.json()
+        status["alarms"] = alarms
+        status["warnings"] = ["<b>even</b> size"]
+        route.fulfill(response=answer, json=status)
+
+    page.route("**/_/status", add)
+    page.goto(calm.nodes[1].url + "/_/ui/")
+    see(page.locator("#headline"), "Something is wrong")
+    see(page.locator("#alarms"), "AlarmNo space on the disk for x")
+    see(page.locator("#alarms"), "Warning<b>even</b> size")
+    alarms.clear()
+    see(event(page, "Over:"), "no space on the disk")
+    see(page.locator("#headline"), "All 3")
+
+
+METRICS = """\
+# HELP kvdb_http_requests_total Requests.
+# TYPE kvdb_http_requests_total counter
+kvdb_http_requests_total{{route="/KEY",method="GET",status="200"}} {many}
+kvdb_http_requests_total{{route="/KEY",method="GET",status="404"}} {many}
+kvdb_http_requests_total{{route="/_/status",method="GET",status="200"}} 1e9
+kvdb_commit_duration_seconds_bucket{{le="0.001"}} 0
+kvdb_commit_duration_seconds_bucket{{le="0.002"}} {many}
+kvdb_commit_duration_seconds_bucket{{le="+Inf"}} {many}
+kvdb_disk_wal_fsync_duration_seconds_bucket{{le="0.004"}} {many}
+kvdb_disk_wal_fsync_duration_seconds_bucket{{le="+Inf"}} {many}
+kvdb_server_proposals_pending 7
+kvdb_http_connections 5
+"""
+
+
+def test_metrics_are_plotted(calm: LocalCluster, page: Any) -> None:
+    asked = 0
+
+    def tell(route: Any) -> None:
+        nonlocal asked
+        asked += 1
+        text = METRICS.format(many=1000 * asked)
+        route.fulfill(status=200, content_type="text/plain", body=text)
+
+    page.route("**/metrics", tell)
+    page.goto(calm.nodes[1].url + "/_/ui/")
+    for chart in ("keys", "commit", "sync", "http"):
+        expect(page.locator(f"#chart-{chart} canvas")).to_be_visible(
+            timeout=PATIENCE_MS
+        )
+    see(page.locator("#chart-commit li", has_text="Half"), "1.5 ms")
+    see(page.locator("#chart-commit li", has_text="99 %"), "2.0 ms")
+    see(page.locator("#chart-sync li", has_text="Half"), "2.0 ms")
+    reads = page.locator("#chart-keys li", has_text="Reads").locator("output")
+    expect(reads).not_to_have_text("–")
+    expect(page.locator("#chart-http li", has_text="5xx")).to_be_visible()
+    see(page.locator("#facts"), "Pending7")
+    see(page.locator("#facts"), "Connections5")
+
+
+def test_a_member_without_metrics(calm: LocalCluster, page: Any) -> None:
+    page.route("**/metrics", lambda route: route.fulfill(status=404, body=""))
+    page.goto(calm.nodes[1].url + "/_/ui/")
+    see(page.locator("#charts-note"), "this member tells no metrics")
+    expect(page.locator("#chart-keys")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#chart-commit")).not_to_be_visible()
