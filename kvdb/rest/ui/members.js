@@ -6,6 +6,8 @@ import { announce, byId, make, mark, say } from "./dom.js";
 import { stateWords } from "./picture.js";
 import { bytes, count, plural } from "./words.js";
 
+const MANY_ENTRIES = 100; // fewer are on their way, as ever
+
 const cell = (label, ...children) =>
   make("td", { role: "cell", "data-label": label }, ...children);
 
@@ -67,7 +69,7 @@ class Row {
     say(this.log, told.length ? told.join(" · ") : "the leader knows");
     mark(this.bar, "aria-valuetext", `${told.join(", ")}, of ${count(seen.last)}`);
     say(this.lag, count(member.lag));
-    mark(this.lag, "data-behind", member.lag > 0 ? "yes" : null);
+    mark(this.lag, "data-behind", member.lag > MANY_ENTRIES ? "yes" : null);
     this.lead.hidden = member.leads || !member.voter;
     this.lead.disabled = member.state === "down";
     this.remove.disabled = seen.members.length === 1;
