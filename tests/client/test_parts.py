@@ -7,7 +7,7 @@ import itertools
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.error import (
     ConnectionLost,
@@ -55,6 +55,7 @@ def test_a_key_begins_with_a_slash(key: str | bytes) -> None:
         key_path(key)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.binary(max_size=30), st.binary(max_size=30)), max_size=5))
 def test_any_bytes_of_a_key_arrive(pairs: list[tuple[bytes, bytes]]) -> None:
     cluster = FakeCluster(1)
@@ -140,6 +141,7 @@ MESSAGES = [
 ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(STREAM)), max_size=10))
 def test_events_are_the_same_however_they_are_cut(cuts: list[int]) -> None:
     reader = EventReader()
