@@ -9,7 +9,7 @@ goes to the part whose business it is.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from attrs import define, evolve, field
@@ -75,6 +75,7 @@ class Node:
     """
     @ivar stop: told why the node stops by itself, and the exit status.
     @ivar time_of_day: seconds since the epoch, for people to read.
+    @ivar more_warnings: what whoever made the node would have it say.
     """
 
     clock: IReactorTime
@@ -92,6 +93,7 @@ class Node:
     watches: Watches = field(init=False)
     reports: Reports = field(init=False)
     backups: Backups = field(init=False)
+    more_warnings: Callable[[], Iterable[str]] = lambda: ()
     _caught_up: bool = False
 
     def attach(self, network: Network) -> None:
@@ -255,7 +257,7 @@ class Node:
 
     def status(self) -> NodeStatus:
         """See there."""
-        return node_status(self.pump, self.reports)
+        return node_status(self.pump, self.reports, self.more_warnings())
 
     def is_ready(self) -> bool:
         """See there."""
