@@ -97,6 +97,8 @@ class Security(Service):
 
     @ivar tls, peer_tls, access: what is read; None without such an option.
     @ivar guard: who checks requests, where there is an access file.
+    @ivar when_access_changes: told so, and why: what was allowed before may not
+        be any more.
     """
 
     def __init__(self, host: Host, settings: Settings) -> None:
@@ -109,6 +111,7 @@ class Security(Service):
         self.access: Reloaded[Access] | None = None
         self.guard: Guard | None = None
         self.peer_url = settings.peer_url
+        self.when_access_changes: Callable[[str], None] = lambda why: None
 
     def startService(self) -> None:
         """
@@ -135,7 +138,7 @@ class Security(Service):
             self.guard = Guard(
                 self.access.value, host.reactor, host.in_thread, host.entropy
             )
-            self.access.changed = self.guard.replace
+            self.access.changed = self._access_changed
         if things:
             self._reload = ReloadService(self._host.reactor, things)
             self._reload.startService()
@@ -146,6 +149,11 @@ class Security(Service):
         super().stopService()
         if self._reload is not None:
             self._reload.stopService()
+
+    def _access_changed(self, access: Access) -> None:
+        assert self.guard is not None, "an access file without a guard"
+        self.guard.replace(access)
+        self.when_access_changes("the access file has changed")
 
     def _reloaded(self, what: str, named: TLSFiles) -> Reloaded[Any]:
         files = self._host.files

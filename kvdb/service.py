@@ -282,6 +282,7 @@ class HTTPService(Service):
             node, self._reactor, limits, metrics.exposition, security.guard
         )
         metrics.site = self.site
+        security.when_access_changes = node.begin_watches_anew
         factory = security.for_clients(self.site)
         self.port = self._host.listen(settings.port, factory, settings.host)
         address: Any = self.port.getHost()

@@ -160,6 +160,10 @@ class Node:
         stopping = Unavailable("the node is stopping", "Watch another member.")
         self.watches.end_all(stopping)
 
+    def begin_watches_anew(self, why: str) -> None:
+        """Tell those who watch to ask again."""
+        self.watches.end_all(Unavailable(why, "Watch again, with since."))
+
     def halt(self) -> None:
         """Take no part any more; whoever waits is told."""
         self.end_watches()

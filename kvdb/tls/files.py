@@ -9,10 +9,12 @@ names the option.
 from __future__ import annotations
 
 import datetime
-from typing import Final
+from typing import Any, Final
 
 from attrs import frozen
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL, crypto
 
 from kvdb.reloading import Files, Unusable, read_file
@@ -69,7 +71,7 @@ def load(files: Files, named: TLSFiles) -> Material:
             context.use_certificate(chain[0])
             context.use_privatekey(key)
             context.check_privatekey()
-        except SSL.Error:
+        except (SSL.Error, ValueError, TypeError):
             raise Unusable(
                 f"{key_option}: {named.key} is not the key of the certificate in"
                 f" {named.cert}"
@@ -83,9 +85,6 @@ def load(files: Files, named: TLSFiles) -> Material:
         for one in trusted:
             store.add_cert(crypto.X509.from_cryptography(one))
     server, client = contexts
-    server.set_client_ca_list(
-        [crypto.X509.from_cryptography(one).get_subject() for one in trusted]
-    )
     expires = min(one.not_valid_after_utc.timestamp() for one in (chain[0], *trusted))
     return Material(server, client, expires)
 
@@ -101,12 +100,11 @@ def _certificates(files: Files, path: str, option: str) -> list[x509.Certificate
         ) from None
 
 
-def _key(files: Files, path: str, option: str) -> crypto.PKey:
+def _key(files: Files, path: str, option: str) -> Any:
     data = read_file(files, path, option)
     try:
-        # A passphrase of nothing, so that OpenSSL does not ask the terminal.
-        return crypto.load_privatekey(crypto.FILETYPE_PEM, data, passphrase=b"")
-    except (crypto.Error, ValueError, TypeError):
+        return load_pem_private_key(data, None)
+    except (TypeError, ValueError, UnsupportedAlgorithm):
         raise Unusable(
             f"{option}: {path} holds no private key in PEM form without a passphrase"
         ) from None

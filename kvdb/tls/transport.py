@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from OpenSSL import SSL, crypto
-from service_identity import VerificationError
+from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import extract_patterns
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -60,7 +60,7 @@ def valid_for(certificate: crypto.X509, host: str) -> bool:
     try:
         patterns = extract_patterns(certificate.to_cryptography())
         verify_service_identity(patterns, [wanted], [])
-    except (VerificationError, ValueError):
+    except (VerificationError, CertificateError, ValueError):
         return False
     return True
 
@@ -69,7 +69,7 @@ def names_of(certificate: crypto.X509) -> str:
     """What a certificate is valid for, for people."""
     try:
         patterns = extract_patterns(certificate.to_cryptography())
-    except ValueError:
+    except (CertificateError, ValueError):
         patterns = []
     names = []
     for entry in patterns:
@@ -247,7 +247,8 @@ class Accepted(Secured):
         if self._looked and not self.established:
             # What OpenSSL said is kept by Twisted, and told within.
             why = self.fault or reasons.of_failure(self._reason or reason)
-            self.factory.complain("handshake", f"no handshake with {self.who}: {why}")
+            kind = "plain text" if self._is_plain else "handshake"
+            self.factory.complain(kind, f"no handshake with {self.who}: {why}")
         super().connectionLost(reason)
 
     @property
