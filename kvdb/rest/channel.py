@@ -94,10 +94,11 @@ class FastChannel(http.HTTPChannel):
 
     @property
     def arrived_bytes(self) -> int:
-        """How much has come of the body that is arriving."""
-        if self.requests:
-            return int(getattr(self.requests[-1], "received", 0))
-        return self.held_bytes
+        """How much has come of the body that is arriving, and is wanted."""
+        if not self.requests:
+            return self.held_bytes
+        request = self.requests[-1]
+        return int(min(request.received, request.max_body))
 
     def turn_away(self, answer: bytes) -> None:
         """Say why, and hang up, whatever is arriving."""
