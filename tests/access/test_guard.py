@@ -186,7 +186,7 @@ class Identifying(SynchronousTestCase):
 
     def test_no_secret_is_said_or_kept(self) -> None:
         said: list[str] = []
-        self.guard._complaints.log = type(  # type: ignore[assignment]
+        self.guard._complaints.log = type(
             "Log", (), {"warn": lambda self, form, text: said.append(text)}
         )()
         self.identify(basic("reader", "hunter2"))

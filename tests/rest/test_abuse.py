@@ -232,7 +232,7 @@ class Floods(SynchronousTestCase):
         said: list[str] = []
         server = Server()
         site = server.site()
-        site._complaints.log = type(  # type: ignore[assignment]
+        site._complaints.log = type(
             "Log", (), {"warn": lambda self, form, text: said.append(text)}
         )()
         for _ in range(3):

@@ -172,8 +172,10 @@ class Matrix(SynchronousTestCase):
     def test_who_fails_often_is_told_to_wait(self) -> None:
         for number in range(FAILURES):
             guess = {"Authorization": basic("admin", f"{number}")}
-            self.assertEqual(self.server.ask("GET", "/app/k", **guess).status, 401)
-        reply = self.server.ask("GET", "/app/k", **authorization("reader"))
+            self.assertEqual(
+                self.server.ask("GET", "/app/k", None, **guess).status, 401
+            )
+        reply = self.server.ask("GET", "/app/k", None, **authorization("reader"))
         self.assertEqual(reply.status, 429)
         self.assertIn(int(reply.headers["retry-after"]), range(1, 8))
         self.assertEqual(self.server.ask("GET", "/_/live").status, 200)

@@ -49,13 +49,15 @@ class Member(Node):
         scheme = "http" if pair is None else "https"
         self.url = f"{scheme}://{host}:{self.port}"
         self.identity = Identity(number, 1, 1, self.url)
-        named = pair and TLSFiles(
-            prefix="peer-",
-            cert=pair.cert,
-            key=pair.key,
-            ca=authority.path,
-            client_cert_auth=auth,
-        )
+        named = None
+        if pair is not None:
+            named = TLSFiles(
+                prefix="peer-",
+                cert=pair.cert,
+                key=pair.key,
+                ca=authority.path,
+                client_cert_auth=auth,
+            )
         settings = Settings(
             node_id=number,
             cluster={number: self.url},
@@ -72,7 +74,7 @@ class Member(Node):
         self.security = security = Security(self.host, settings)
         security.startService()
         self.logged: list[str] = []
-        security._complaints.log = type(  # type: ignore[assignment]
+        security._complaints.log = type(
             "Log", (), {"warn": lambda _, form, text: self.logged.append(text)}
         )()
         listen = self._listen
