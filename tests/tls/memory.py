@@ -40,6 +40,8 @@ class Wire(StringTransport):
 
     aborted = False
 
+    def setTcpNoDelay(self, enabled: bool) -> None: ...
+
     def abortConnection(self) -> None:
         self.aborted = self.disconnecting = True
 
