@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
+from kvdb.reloading import Files, RealFiles
 from kvdb.rest.eager import BACKLOG, EagerPort
 from kvdb.storage.filesystem import FileSystem, OneThread, RealFileSystem
 from kvdb.store.engine import Engines
@@ -37,6 +41,10 @@ class Host(Protocol):
     def filesystem(self) -> FileSystem:
         """The disk, but for the engine's part of it."""
 
+    @property
+    def files(self) -> Files:
+        """Files that the operator changes."""
+
     def engines(self, directory: str) -> Engines:
         """The engines in a directory."""
 
@@ -48,6 +56,13 @@ class Host(Protocol):
 
     def time_of_day(self) -> float:
         """Seconds since the epoch, as far as this machine knows: may jump."""
+
+    def in_thread(self, work: Callable[[], Any]) -> Deferred[Any]:
+        """Do what takes long beside the reactor, one after the other; fires
+        with what it gives."""
+
+    def on_hangup(self, work: Callable[[], None]) -> None:
+        """Have it done on SIGHUP, which else ends a process."""
 
     def stop(self, why: str, status: int) -> None:
         """Say why the node stops by itself, and end the process with C{status}."""
@@ -67,6 +82,10 @@ class RealHost:
         self.reactor = reactor
         self._thread = OneThread(reactor)
         self.filesystem: FileSystem = RealFileSystem(self._thread)
+        self.files: Files = RealFiles()
+        # Of its own: no sync of the log waits for what is done in it.
+        self._beside = OneThread(reactor)
+        self._hangup: Any = None
 
     def engines(self, directory: str) -> Engines:
         """See L{Host}, as for all below."""
@@ -85,6 +104,23 @@ class RealHost:
     def time_of_day(self) -> float:
         """See there."""
         return time.time()
+
+    def in_thread(self, work: Callable[[], Any]) -> Deferred[Any]:
+        """See there."""
+        found: list[Any] = []
+        done: Deferred[Any] = self._beside.run(lambda: found.append(work()))
+        return done.addCallback(lambda _: found[0])
+
+    def on_hangup(self, work: Callable[[], None]) -> None:
+        """See there."""
+
+        def install() -> None:
+            def hang_up(*_: object) -> None:
+                self.reactor.callFromThread(work)
+
+            self._hangup = signal.signal(signal.SIGHUP, hang_up)
+
+        self.reactor.callWhenRunning(install)
 
     def stop(self, why: str, status: int) -> None:
         """
@@ -113,3 +149,7 @@ class RealHost:
     def close(self) -> None:
         """See there."""
         self._thread.stop()
+        self._beside.stop()
+        if self._hangup is not None:
+            signal.signal(signal.SIGHUP, self._hangup)
+            self._hangup = None

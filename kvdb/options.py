@@ -19,8 +19,11 @@ from twisted.python import usage
 
 from kvdb import __version__
 from kvdb.node.settings import NodeSettings
+from kvdb.preflight import MAX_CONNECTIONS_LIMIT
+from kvdb.rest.site import MAX_CONNECTIONS
 from kvdb.settings import Settings
 from kvdb.store.membership import url_problem
+from kvdb.tls.settings import TLSFiles
 
 MAX_ID: Final = 2**63 - 1
 MAX_PORT: Final = 65535
@@ -30,6 +33,8 @@ MAX_VALUE_LIMIT: Final = 8 << 20
 MAX_KEY_LIMIT: Final = 8 << 10
 """The highest C{--max-key-bytes}: a percent-encoded key must fit a request's
 line of 16 KiB, with room for the rest of it."""
+
+_TLS_FILES: Final = ("cert", "key", "trusted-ca")
 
 
 def _number(low: int, high: int) -> Callable[[str], int]:
@@ -152,8 +157,25 @@ class Options(usage.Options):
             "Revisions of history that are kept.",
             _number(0, 10**12),
         ),
+        _option("cert-file", None, "The clients' port: its certificate (PEM)."),
+        _option("key-file", None, "The clients' port: its private key (PEM)."),
+        _option("trusted-ca-file", None, "The CA of clients' certificates (PEM)."),
+        _option("peer-cert-file", None, "Among members: this one's certificate."),
+        _option("peer-key-file", None, "Among members: this one's private key."),
+        _option("peer-trusted-ca-file", None, "The CA of members' certificates."),
+        _option("access-file", None, "Who may do what (TOML).  [default: everything]"),
+        _option(
+            "max-connections",
+            str(MAX_CONNECTIONS),
+            "Connections of clients at a time.",
+            _number(1, MAX_CONNECTIONS_LIMIT),
+        ),
     ]
-    optFlags = [["join", None, "Join a cluster that runs already."]]
+    optFlags = [
+        ["join", None, "Join a cluster that runs already."],
+        ["client-cert-auth", None, "Clients must show a certificate."],
+        ["peer-client-cert-auth", None, "Members that connect must show one."],
+    ]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Environment and defaults first, by the same rules as the rest."""
@@ -163,8 +185,10 @@ class Options(usage.Options):
             value = os.environ.get(variable, default)
             if value is not None:
                 first.append(f"--{name}={value}")
-        if os.environ.get("KVDB_JOIN", "").lower() in ("1", "true", "yes"):
-            first.append("--join")
+        for name in (str(flag[0]) for flag in self.optFlags):
+            variable = "KVDB_" + name.upper().replace("-", "_")
+            if os.environ.get(variable, "").lower() in ("1", "true", "yes"):
+                first.append(f"--{name}")
         super().parseOptions([*first, *(options or [])])
 
     def postOptions(self) -> None:
@@ -179,6 +203,46 @@ class Options(usage.Options):
             raise usage.UsageError(
                 "--heartbeat-ticks: must be fewer than --election-ticks"
             )
+        self._check_tls("")
+        self._check_tls("peer-")
+        secured = [url for url in cluster.values() if urlsplit(url).scheme == "https"]
+        if secured and self["peer-cert-file"] is None:
+            raise usage.UsageError(
+                f"--peer-cert-file: is needed, for {secured[0]} in --cluster is https"
+            )
+
+    def _check_tls(self, prefix: str) -> None:
+        cert, key, ca = (f"{prefix}{name}-file" for name in _TLS_FILES)
+        auth = f"{prefix}client-cert-auth"
+        if (self[cert] is None) != (self[key] is None):
+            raise usage.UsageError(f"--{cert} and --{key}: one is of no use alone")
+        if self[cert] is None:
+            for name in (ca, auth):
+                if self[name]:
+                    raise usage.UsageError(f"--{name}: is of no use without --{cert}")
+        elif prefix and self[ca] is None:
+            raise usage.UsageError(
+                f"--{ca}: is needed, for members look at each other's certificates"
+            )
+        elif self[auth] and self[ca] is None:
+            raise usage.UsageError(f"--{auth}: is of no use without --{ca}")
+        elif not prefix and self[ca] is not None and not self[auth]:
+            raise usage.UsageError(
+                f"--{ca}: is of no use without --{auth}, which has clients show a"
+                " certificate"
+            )
+
+    def _tls(self, prefix: str) -> TLSFiles | None:
+        cert, key, ca = (self[f"{prefix}{name}-file"] for name in _TLS_FILES)
+        if cert is None:
+            return None
+        return TLSFiles(
+            prefix=prefix,
+            cert=str(Path(cert).absolute()),
+            key=str(Path(key).absolute()),
+            ca=None if ca is None else str(Path(ca).absolute()),
+            client_cert_auth=bool(self[f"{prefix}client-cert-auth"]),
+        )
 
     def opt_version(self) -> NoReturn:
         """Print kvdb's version and exit."""
@@ -190,6 +254,7 @@ class Options(usage.Options):
         node_id = self["id"]
         data_dir = self["data-dir"] or f"data/kvdb-{node_id}"
         host = self["host"] or urlsplit(self["cluster"][node_id]).hostname
+        access_file = self["access-file"]
         return Settings(
             node_id=node_id,
             cluster=self["cluster"],
@@ -199,6 +264,10 @@ class Options(usage.Options):
             port=self["port"],
             max_key_bytes=self["max-key-bytes"],
             max_value_bytes=self["max-value-bytes"],
+            tls=self._tls(""),
+            peer_tls=self._tls("peer-"),
+            access_file=access_file and str(Path(access_file).absolute()),
+            max_connections=self["max-connections"],
             node=NodeSettings(
                 tick=self["tick"] / 1000,
                 election_ticks=self["election-ticks"],

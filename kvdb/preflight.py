@@ -7,12 +7,17 @@ itself will meet the same trouble again if it is still there.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import resource
 import socket
 from pathlib import Path
+from typing import Final
 
 from kvdb.peer.addresses import parse_peer_url
+from kvdb.reloading import RealFiles, Unusable
+from kvdb.security import load_access, load_tls
 from kvdb.settings import Settings
 from kvdb.storage.filesystem import DirectoryInUse, hold_lock
 
@@ -21,8 +26,35 @@ class Refused(Exception):
     """The node cannot start as it was told to; the text says why."""
 
 
+RESERVED_FILES: Final = 1024
+"""Open files that are not for clients: the engine's, the log's, the members'."""
+
+
+MAX_CONNECTIONS_LIMIT: Final = 1_000_000
+"""The highest C{--max-connections}."""
+
+FEWEST_CONNECTIONS: Final = 64
+"""Are allowed whatever the limit of open files is."""
+
+
+def allow_open_files() -> int:
+    """
+    As many as this process may have: the usual limit is for select(2).
+
+    @return: how many connections of clients that leaves room for.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS_LIMIT
+    return max(FEWEST_CONNECTIONS, soft - RESERVED_FILES)
+
+
 def check(settings: Settings) -> None:
     """@raise Refused: with the reason."""
+    _check_files(settings)
     _check_directory(settings.data_dir)
     peer_host, peer_port = parse_peer_url(settings.peer_url)
     if settings.port and (peer_host, peer_port) == (settings.host, settings.port):
@@ -33,6 +65,18 @@ def check(settings: Settings) -> None:
     _check_port(peer_host, peer_port, f"the peer URL {settings.peer_url} in --cluster")
     if settings.port:
         _check_port(settings.host, settings.port, f"--port {settings.port}")
+
+
+def _check_files(settings: Settings) -> None:
+    files = RealFiles()
+    try:
+        for named in (settings.tls, settings.peer_tls):
+            if named is not None:
+                load_tls(files, named)
+        if settings.access_file is not None:
+            load_access(files, settings.access_file)
+    except Unusable as error:
+        raise Refused(str(error)) from error
 
 
 def _check_directory(path: str) -> None:

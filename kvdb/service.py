@@ -4,6 +4,7 @@ The tree of services: every part is made here, and nothing else is done.
 ::
 
     Kvdb                 starts its children in order, stops them in reverse
+      Security           certificates, keys, the access file
       LogService         the data directory's lock, the Raft log
       StoreService       the engine, in step with the log
       NodeService        the pump, and the members' connections
@@ -39,8 +40,10 @@ from kvdb.options import Options
 from kvdb.peer.addresses import parse_peer_url, tcp_dial
 from kvdb.peer.handshake import Identity as PeerIdentity
 from kvdb.peer.peers import Peers
-from kvdb.preflight import Refused, check
+from kvdb.preflight import Refused, allow_open_files, check
+from kvdb.reloading import Unusable
 from kvdb.rest.site import RestSettings, Site, make_site
+from kvdb.security import Security
 from kvdb.settings import Settings
 from kvdb.storage.filesystem import DirectoryInUse, DiskFull, SyncFailed
 from kvdb.storage.log import Identity, Log, UnknownFormat
@@ -75,6 +78,7 @@ FATAL: Final = (
     SyncFailed,
     UnknownFormat,
     UnknownStoreFormat,
+    Unusable,
 )
 """What may be wrong at a start, and says itself what to do."""
 
@@ -174,10 +178,15 @@ class NodeService(Service):
     peers: Peers | None = None
 
     def __init__(
-        self, host: Host, settings: Settings, store_service: StoreService
+        self,
+        host: Host,
+        settings: Settings,
+        security: Security,
+        store_service: StoreService,
     ) -> None:
         self._host = host
         self._settings = settings
+        self._security = security
         self._store_service = store_service
 
     def startService(self) -> None:
@@ -194,9 +203,12 @@ class NodeService(Service):
         source = random.Random(int.from_bytes(self._host.entropy(16), "big"))
         reactor = self._host.reactor
         address, port = parse_peer_url(url)
+        security = self._security
 
         def listen(factory: IProtocolFactory) -> IListeningPort:
-            listening = reactor.listenTCP(port, factory, interface=address)
+            listening = reactor.listenTCP(
+                port, security.for_members(url, factory), interface=address
+            )
             return cast(IListeningPort, listening)
 
         node = Node(
@@ -208,7 +220,15 @@ class NodeService(Service):
             self._host.stop,
             self._host.time_of_day,
         )
-        self.peers = Peers(reactor, source, node, listen, tcp_dial(reactor))
+        node.more_warnings = security.warnings
+        self.peers = Peers(
+            reactor,
+            source,
+            node,
+            listen,
+            security.dial(tcp_dial(reactor)),
+            vouch=security.vouch(url),
+        )
         node.attach(self.peers)
         self.node = node
         self.peers.startService()
@@ -231,9 +251,14 @@ class HTTPService(Service):
     port: IListeningPort | None = None
 
     def __init__(
-        self, host: Host, settings: Settings, node_service: NodeService
+        self,
+        host: Host,
+        settings: Settings,
+        security: Security,
+        node_service: NodeService,
     ) -> None:
         self._host = host
+        self._security = security
         self._reactor = host.reactor
         self._settings = settings
         self._node_service = node_service
@@ -247,21 +272,29 @@ class HTTPService(Service):
         limits = RestSettings(
             max_key_bytes=settings.max_key_bytes,
             max_value_bytes=settings.max_value_bytes,
+            max_connections=settings.max_connections,
         )
         peers = self._node_service.peers
         assert peers is not None, "the node has its connections"
         metrics = Metrics(node, peers)
-        self.site = make_site(node, self._reactor, limits, metrics.exposition)
+        security = self._security
+        self.site = make_site(
+            node, self._reactor, limits, metrics.exposition, security.guard
+        )
         metrics.site = self.site
-        self.port = self._host.listen(settings.port, self.site, settings.host)
+        security.when_access_changes = node.begin_watches_anew
+        factory = security.for_clients(self.site)
+        self.port = self._host.listen(settings.port, factory, settings.host)
         address: Any = self.port.getHost()
-        node.reports.client_url = f"http://{settings.host}:{address.port}"
+        node.reports.client_url = f"{security.scheme}://{settings.host}:{address.port}"
         log.info(
-            "member {node} serves clients at http://{host}:{port}",
+            "member {node} serves clients at {scheme}://{host}:{port}",
             node=settings.node_id,
+            scheme=security.scheme,
             host=settings.host,
             port=address.port,
         )
+        security.say_warnings()
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -287,11 +320,13 @@ class Kvdb(MultiService):
     def __init__(self, settings: Settings, host: Host) -> None:
         super().__init__()
         self._host = host
+        security = Security(host, settings)
         log_service = LogService(host, settings)
         store_service = StoreService(host, settings, log_service)
-        self.node_service = NodeService(host, settings, store_service)
-        self.http = HTTPService(host, settings, self.node_service)
+        self.node_service = NodeService(host, settings, security, store_service)
+        self.http = HTTPService(host, settings, security, self.node_service)
         for name, service in (
+            ("security", security),
             ("log", log_service),
             ("store", store_service),
             ("node", self.node_service),
@@ -370,6 +405,14 @@ def makeService(options: Options, reactor: Any = None) -> Kvdb:
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)
         reactor.seconds = time.monotonic  # type: ignore[attr-defined]
+        most = allow_open_files()
+        if options["max-connections"] > most:
+            log.warn(
+                "--max-connections: the limit of open files (ulimit -n) leaves room"
+                " for {most}",
+                most=most,
+            )
+            options["max-connections"] = most
     settings = options.settings()
     try:
         check(settings)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from attrs import frozen
 
 from kvdb.node.settings import NodeSettings
+from kvdb.rest.site import MAX_CONNECTIONS
+from kvdb.tls.settings import TLSFiles
 
 
 @frozen(slots=True, kw_only=True)
@@ -20,6 +22,10 @@ class Settings:
     @ivar data_dir: absolute.
     @ivar host: where clients are listened for.
     @ivar port: likewise; 0 for any.
+    @ivar tls: for clients; None for plain HTTP.
+    @ivar peer_tls: for members whose URL is https.
+    @ivar access_file: absolute; None where everybody may do everything.
+    @ivar max_connections: of clients.
     """
 
     node_id: int
@@ -31,6 +37,10 @@ class Settings:
     max_key_bytes: int
     max_value_bytes: int
     node: NodeSettings
+    tls: TLSFiles | None = None
+    peer_tls: TLSFiles | None = None
+    access_file: str | None = None
+    max_connections: int = MAX_CONNECTIONS
 
     @property
     def peer_url(self) -> str:

@@ -9,7 +9,7 @@ goes to the part whose business it is.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from attrs import define, evolve, field
@@ -75,6 +75,7 @@ class Node:
     """
     @ivar stop: told why the node stops by itself, and the exit status.
     @ivar time_of_day: seconds since the epoch, for people to read.
+    @ivar more_warnings: what whoever made the node would have it say.
     """
 
     clock: IReactorTime
@@ -92,6 +93,7 @@ class Node:
     watches: Watches = field(init=False)
     reports: Reports = field(init=False)
     backups: Backups = field(init=False)
+    more_warnings: Callable[[], Iterable[str]] = lambda: ()
     _caught_up: bool = False
 
     def attach(self, network: Network) -> None:
@@ -157,6 +159,10 @@ class Node:
         """Tell those who watch to go elsewhere."""
         stopping = Unavailable("the node is stopping", "Watch another member.")
         self.watches.end_all(stopping)
+
+    def begin_watches_anew(self, why: str) -> None:
+        """Tell those who watch to ask again."""
+        self.watches.end_all(Unavailable(why, "Watch again, with since."))
 
     def halt(self) -> None:
         """Take no part any more; whoever waits is told."""
@@ -255,7 +261,7 @@ class Node:
 
     def status(self) -> NodeStatus:
         """See there."""
-        return node_status(self.pump, self.reports)
+        return node_status(self.pump, self.reports, self.more_warnings())
 
     def is_ready(self) -> bool:
         """See there."""

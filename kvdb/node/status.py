@@ -4,7 +4,7 @@ What a node says of itself, and what it warns of.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from attrs import evolve
 
@@ -16,8 +16,13 @@ from kvdb.raft.messages import NO_NODE
 from kvdb.store.commands import Member
 
 
-def node_status(pump: Pump, reports: Reports) -> NodeStatus:
-    """@param reports: what is known of the other members."""
+def node_status(
+    pump: Pump, reports: Reports, more_warnings: Iterable[str]
+) -> NodeStatus:
+    """
+    @param reports: what is known of the other members.
+    @param more_warnings: of what the node does not know of itself.
+    """
     core = pump.raft.core
     store = pump.replica.store
     log = pump.replica.log
@@ -38,7 +43,7 @@ def node_status(pump: Pump, reports: Reports) -> NodeStatus:
         version=__version__,
         members=[_member_status(pump, reports, member) for member in members],
         alarms=list(alarms(pump, reports)),
-        warnings=list(_warnings(pump)),
+        warnings=[*_warnings(pump), *more_warnings],
     )
 
 

@@ -2,7 +2,8 @@
 Peer URLs, and the endpoints they stand for.
 
 A member's peer URL is C{http://host:port}, as the original of kvdb wrote it,
-or C{tcp://host:port}: the same thing under its true name.  Whoever makes the
+or C{tcp://host:port}: the same thing under its true name; or
+C{https://host:port}, which is the same over TLS.  Whoever makes the
 L{Peers<kvdb.peer.peers.Peers>} says how a URL becomes an endpoint; here is the
 plain way.  Another L{Dial} brings encryption or a simulated network.
 """
@@ -23,7 +24,7 @@ from twisted.internet.interfaces import IReactorTCP, IStreamClientEndpoint
 
 from kvdb.store.membership import MAX_URL_BYTES, url_problem
 
-__all__ = ["MAX_URL_BYTES", "Dial", "parse_peer_url", "tcp_dial"]
+__all__ = ["MAX_URL_BYTES", "Dial", "is_secured", "parse_peer_url", "tcp_dial"]
 
 Dial = Callable[[str], IStreamClientEndpoint]
 """What makes of a peer URL the endpoint that reaches it."""
@@ -36,7 +37,7 @@ def parse_peer_url(url: str) -> tuple[str, int]:
     """
     The host and the port of a peer URL.
 
-    @raise ValueError: it is not C{http://host:port} or C{tcp://host:port}.
+    @raise ValueError: it is no such URL.
     """
     problem = url_problem(url)  # one rule: what may be a member can be dialled
     if problem is not None:
@@ -44,6 +45,11 @@ def parse_peer_url(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     assert parts.hostname and parts.port, f"{url} has a host and a port"
     return parts.hostname, parts.port
+
+
+def is_secured(url: str) -> bool:
+    """Whether members speak TLS there."""
+    return urlsplit(url).scheme == "https"
 
 
 def tcp_dial(reactor: IReactorTCP, timeout: float = CONNECT_SECONDS) -> Dial:

@@ -55,6 +55,7 @@ from kvdb.peer.handshake import (
     encode_refusal,
     negotiate,
 )
+from kvdb.tls.reasons import of_lost
 
 MAX_QUEUE_BYTES: Final = 64 * 2**20
 """What may wait to be written to one member; more is dropped."""
@@ -141,6 +142,9 @@ class Owner(Protocol):
     def judge(self, mine: Hello, theirs: Hello) -> Refusal | None:
         """Whether the peer that sent C{theirs} is refused."""
 
+    def vouch(self, connection: Connection, theirs: Hello) -> Refusal | None:
+        """Whether the peer that dialled has not shown that it is who it says."""
+
     def channel_for(self, connection: Connection, hello: Hello) -> Channel:
         """What a connection that a peer made is for."""
 
@@ -194,7 +198,7 @@ class Connection(FrameProtocol):
         self.state = State.CLOSING
         self._owner.connection_gone(self)
         if self._channel is not None:
-            fault = self._fault or reason.getErrorMessage()
+            fault = self._fault or of_lost(self.transport, reason)
             self._channel.closed(fault, self._ours)
 
     def dataReceived(self, data: bytes) -> None:
@@ -373,7 +377,8 @@ class Accepted(Connection):
         """Answer in kind, or refuse."""
         self.hello = theirs
         mine = self._owner.greeting(theirs.identity.node_id, theirs.purpose)
-        refusal = self._owner.judge(mine, theirs)
+        # Nothing is learned from who has not shown who it is.
+        refusal = self._owner.vouch(self, theirs) or self._owner.judge(mine, theirs)
         if refusal is not None:
             self.refuse(refusal)
             return
@@ -393,7 +398,11 @@ class Accepted(Connection):
     def protocol_broken(self, error: ProtocolError) -> None:
         """Tell somebody's curl where it is."""
         if self.state is State.GREETING and isinstance(error, FrameTooLong):
-            self.note("it is no kvdb peer; told so in HTTP")
+            self.note(
+                "it speaks TLS, and this member's peer URL is not https://"
+                if error.is_tls
+                else "it is no kvdb peer; told so in HTTP"
+            )
             self.transport.write(NOT_A_PEER_RESPONSE)
             self._ours = True
             self._end()

@@ -36,6 +36,9 @@ MAX_FRAME_BYTES: Final = 17 * 2**20
 MAX_HELLO_BYTES: Final = 4096
 """The longest body before the other side is known to be a member."""
 
+_TLS_HANDSHAKE: Final = 0x1603
+"""What TLS begins with (RFC 8446, section 5.1): no frame is that long."""
+
 
 class FrameType(enum.IntEnum):
     """What a frame's body is; the numbers are those on the wire."""
@@ -64,7 +67,15 @@ class ProtocolError(Exception):
 
 
 class FrameTooLong(ProtocolError):
-    """A frame's header announces more than the limit."""
+    """
+    A frame's header announces more than the limit.
+
+    @ivar is_tls: it is the beginning of a TLS handshake.
+    """
+
+    def __init__(self, length: int, limit: int) -> None:
+        super().__init__(f"a frame of {length} bytes; {limit} may be")
+        self.is_tls = length >> 16 == _TLS_HANDSHAKE
 
 
 _TYPES: Final = {
@@ -123,7 +134,7 @@ class FrameParser:
             return None
         length, number, checksum = HEADER.unpack_from(buffer, self._offset)
         if length > self.max_body:
-            raise FrameTooLong(f"a frame of {length} bytes; {self.max_body} may be")
+            raise FrameTooLong(length, self.max_body)
         end = start + length
         if len(buffer) < end:
             return None

@@ -98,6 +98,7 @@ class RefusalCode(enum.IntEnum):
     WRONG_INSTANCE = 4
     WRONG_TARGET = 5
     UNSUPPORTED_VERSION = 6
+    WRONG_CERTIFICATE = 7
 
 
 @frozen(slots=True)

@@ -40,6 +40,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from kvdb.peer.addresses import Dial
+from kvdb.peer.certificates import Vouch, anybody
 from kvdb.peer.connection import (
     Accepted,
     Channel,
@@ -185,10 +186,12 @@ class Peers(Service):
         listen: Listen,
         dial: Dial,
         settings: PeerSettings | None = None,
+        vouch: Vouch = anybody,
     ) -> None:
         """
         @param random: draws the times between attempts to connect.
         @param dial: makes of a member's URL the endpoint that reaches it.
+        @param vouch: says whether who has dialled is who it says.
         """
         self.clock = clock
         self.random = random
@@ -197,6 +200,7 @@ class Peers(Service):
         self.port: IListeningPort | None = None
         self._handler = handler
         self._listen = listen
+        self._vouch = vouch
         self._members: dict[int, str] = {}
         self._links: dict[int, Link] = {}
         self._inboxes: dict[int, Inbox] = {}
@@ -360,6 +364,13 @@ class Peers(Service):
             self._handler.cluster_learned(cluster_id)
         return refusal
 
+    def vouch(self, connection: Connection, theirs: Hello) -> Refusal | None:
+        """Whether the peer that dialled has not shown that it is who it says:
+        by the membership's URL of it, or its own where it is no member yet."""
+        peer = theirs.identity
+        url = self._members.get(peer.node_id, peer.url)
+        return self._vouch(connection.transport, peer.node_id, url)
+
     def channel_for(self, connection: Connection, hello: Hello) -> Channel:
         """What a connection that a peer made is for."""
         peer, own_id = hello.identity, self._handler.identity.node_id
@@ -465,6 +476,8 @@ class Peers(Service):
             hello = connection.hello
             if hello is not None and connection.state is State.OPEN:
                 refusal = self._handler.judge(hello)
+                if refusal is None and isinstance(connection, Accepted):
+                    refusal = self.vouch(connection, hello)
                 if refusal is not None:
                     connection.refuse(refusal)
 

@@ -20,6 +20,7 @@ from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
+from kvdb.access.guard import Guard
 from kvdb.rest.backing_up import BackingUp
 from kvdb.rest.call import Call
 from kvdb.rest.keys import Keys
@@ -35,6 +36,7 @@ from kvdb.rest.parsing import (
     is_reserved,
     target_path,
 )
+from kvdb.rest.permissions import check_access
 from kvdb.rest.problems import Answer, Problem, answer_to
 from kvdb.rest.streaming import Sink, Stream
 from kvdb.rest.ui import Dashboard
@@ -324,7 +326,12 @@ def answer(request: Request, handle: Handler) -> Deferred[bytes]:
         check_expect(call.header("expect"))
         check_host(call.header("host"))
         check_origin(call.method, call.header("origin"), call.header("host"))
-        return handle(call)
+        guard: Guard | None = request.guard  # type: ignore[attr-defined]
+        if guard is None:
+            return handle(call)
+        address = str(getattr(request.getClientAddress(), "host", ""))
+        allowed: Deferred[Any] = check_access(guard, call, address)
+        return allowed.addCallback(lambda _: handle(call))
 
     done: Deferred[Any] = maybeDeferred(begin)
     return done.addErrback(answer_to).addCallback(partial(_deliver, request))

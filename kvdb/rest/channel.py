@@ -6,6 +6,9 @@ Rules:
 * A request is the lane's only where the connection is between two requests and
   its whole head has arrived; twisted.web gets every other byte as it came.
   When it has answered what it got, the connection is the lane's again.
+* What a connection is doing can be seen without a note of it being taken for
+  each request: whoever looks now and then (L{Site<kvdb.rest.site.Site>}) sees
+  whether it is still at the same.
 * One request at a time, in order.  What a client sends ahead is held up to
   L{MAX_HELD_BYTES}, then left in TCP.
 """
@@ -24,6 +27,9 @@ from kvdb.store.commands import Outcome, Put
 
 log = Logger(namespace="kvdb.rest")
 
+_TLS_RECORD: Final = b"\x16\x03"
+"""What TLS begins with, and no request."""
+
 MAX_HELD_BYTES: Final = 1 << 16
 """What a client may send ahead of an answer, beside one read of the socket."""
 
@@ -34,10 +40,12 @@ class FastChannel(http.HTTPChannel):
 
     @ivar lane: None for a server that has none.
     @ivar held_bytes: what has arrived and waits to be looked at.
+    @ivar closing: it was asked to close.
     """
 
     transport: Any
     requests: list[Any]
+    site: Any
     lane: Lane | None = None
     _aside = False  # twisted.web has the connection
     _asked = False  # a request of the lane's waits for its answer
@@ -50,6 +58,11 @@ class FastChannel(http.HTTPChannel):
     _needed_bytes = 0
     _answered = 0
     _answered_before = 0
+    _whole = 0  # requests that twisted.web had whole
+    closing = False
+    _handling = False  # the last of them waits for its answer
+    _doing: tuple[bool, bool, int] = (False, False, 0)
+    _since = 0.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,6 +72,38 @@ class FastChannel(http.HTTPChannel):
     def busy(self) -> bool:
         """Whether a request was begun and not answered."""
         return self._asked or bool(self._held) or bool(self.requests)
+
+    @property
+    def arriving(self) -> bool:
+        """Whether a part of a request has come, and the rest is waited for."""
+        if self.closing:
+            return False
+        if self._aside:
+            return not self._handling
+        return bool(self._held) and not self._asked
+
+    def doing_so_for(self, now: float) -> float:
+        """
+        For how many seconds, as seen by who calls this now and then, it has been
+        waiting for the same request, or for the rest of it, or to answer it.
+        """
+        doing = (self.arriving, self.closing, self._answered + self._whole)
+        if doing != self._doing:
+            self._doing, self._since = doing, now
+        return now - self._since
+
+    @property
+    def arrived_bytes(self) -> int:
+        """How much has come of the body that is arriving, and is wanted."""
+        if not self.requests:
+            return self.held_bytes
+        request = self.requests[-1]
+        return int(min(request.received, request.max_body))
+
+    def turn_away(self, answer: bytes) -> None:
+        """Say why, and hang up, whatever is arriving."""
+        self.transport.write(answer)
+        self.loseConnection()
 
     # What arrives.
 
@@ -172,19 +217,33 @@ class FastChannel(http.HTTPChannel):
 
     def _step_aside(self, data: bytes) -> None:
         self._aside = True
+        if data.startswith(_TLS_RECORD):
+            self.site.speaks_tls(self.transport.getPeer())
         super().dataReceived(data)
+
+    def allContentReceived(self) -> None:
+        """A request has come, whole."""
+        self._whole += 1
+        self._handling = True
+        super().allContentReceived()
 
     def requestDone(self, request: Any) -> None:
         """twisted.web has answered: have the connection back."""
+        self._handling = False
         super().requestDone(request)
-        if self.lane is not None and self.persistent and not self.requests:
+        if self.persistent and not self.requests:
             self._aside = False
             rest = self.clearLineBuffer()
             if rest:
                 self.dataReceived(rest)
 
+    def loseConnection(self) -> Any:
+        """See there, as for all below: once what was written is sent."""
+        self.closing = True
+        return super().loseConnection()
+
     def pauseProducing(self) -> None:
-        """See there, as for all below."""
+        """See there."""
         self._full = True
         super().pauseProducing()
 

@@ -13,6 +13,8 @@ Rules:
 
 * What it does not know is not plain: another method, a header that could mean
   something, a percent sign, an address of kvdb's own.
+* Where access is controlled, it serves who is known already, and may: the long
+  way finds out who somebody is, and refuses.
 * Answers are those of the long way, byte for byte, but for the date, which may
   be a second old.
 """
@@ -28,6 +30,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web import http, server
 
+from kvdb.access.guard import Guard
+from kvdb.access.rules import Principal
 from kvdb.durations import Durations
 from kvdb.interfaces import Database
 from kvdb.rest.keys import content_type, written
@@ -46,6 +50,10 @@ _LINE: Final = re.compile(
 )
 _HEADER: Final = re.compile(
     rb"([A-Za-z-]+):[ \t]*([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)"
+)
+_AUTHORIZATION: Final = re.compile(
+    rb"(\r\nauthorization:[ \t]*([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?))(?=\r\n|\Z)",
+    re.IGNORECASE,
 )
 _HARMLESS: Final = frozenset(
     {b"accept", b"accept-encoding", b"accept-language", b"content-type", b"user-agent"}
@@ -105,6 +113,18 @@ def body_length(section: bytes) -> int:
     return int(length) if _HARMLESS.issuperset(seen) else NOT_PLAIN
 
 
+def split_authorization(section: bytes) -> tuple[bytes, bytes | None]:
+    """
+    A header section without its C{Authorization}, and that one's value; the
+    section as it was where that is not simply one.
+    """
+    found = _AUTHORIZATION.findall(section)
+    if len(found) != 1 or len(section) > MAX_HEAD_BYTES:
+        return section, None
+    [(line, value)] = found
+    return section.replace(line, b""), value
+
+
 def encode_answer(answer: Answer, date: bytes) -> bytes:
     """
     An answer as twisted.web writes it.
@@ -131,13 +151,16 @@ class Lane:
     @ivar counts: requests that it has answered.
     @ivar took: until plain requests were answered; one in L{MEASURED}.
     @ivar asked: requests that had to wait for an answer.
+    @ivar guard: None where everybody may do everything.
     """
 
     database: Database
     clock: IReactorTime
     max_key_bytes: int
     max_value_bytes: int
+    guard: Guard | None = None
     _lengths: dict[bytes, int] = field(factory=dict)
+    _principals: dict[bytes, Principal] = field(factory=dict)
     _answers: list[tuple[Any, bytes]] | None = None
     counts: Counter[Counted] = field(factory=Counter)
     took: Durations = field(factory=Durations)
@@ -147,6 +170,8 @@ class Lane:
 
     def __attrs_post_init__(self) -> None:
         self.database.listen(self)
+        if self.guard is not None:
+            self.guard.forgotten = self.forget
 
     def begin(self) -> None:
         """
@@ -190,6 +215,12 @@ class Lane:
         method, key, stale = line.groups()
         if len(key) > self.max_key_bytes or is_reserved(key):
             return None
+        if self.guard is not None:
+            principal = self._principals.get(section)
+            if principal is None or not key.startswith(
+                principal.write if method == b"PUT" else principal.read
+            ):
+                return None
         begin = head_end + 4
         if method == b"PUT":
             if stale or not 0 <= length <= self.max_value_bytes:
@@ -199,12 +230,28 @@ class Lane:
             return None
         return False, key, stale is not None, begin, begin
 
+    def forget(self) -> None:
+        """Who may do what has changed."""
+        self._lengths.clear()
+        self._principals.clear()
+
     def _learn(self, section: bytes) -> int:
-        length = body_length(section)
+        plain, principal = section, None
+        if self.guard is not None:
+            plain, shown = split_authorization(section)
+            if shown is None:
+                principal = self.guard.anonymous
+            else:
+                principal = self.guard.known(shown)
+                if principal is None:
+                    return NOT_PLAIN  # yet
+        length = body_length(plain)
         if length != NOT_PLAIN:
             if len(self._lengths) >= MAX_LEARNED:
-                self._lengths.clear()
+                self.forget()
             self._lengths[section] = length
+            if principal is not None:
+                self._principals[section] = principal
         return length
 
     def date(self) -> bytes:

@@ -3,6 +3,12 @@ The HTTP server: what comes before any address is looked at.
 
 Twisted's own, with bodies bounded: what is beyond the longest value is read
 and dropped, so that its sender can hear why, and cut off when it is far beyond.
+
+Connections are bounded too, and once a second each is looked at:
+
+* a request must arrive within a bounded time, however it is dribbled;
+* when there are almost as many as there may be, those that ask nothing go
+  sooner than they else would.
 """
 
 from __future__ import annotations
@@ -12,28 +18,54 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 from twisted.web import server
 
+from kvdb.access.guard import Guard
+from kvdb.complaints import Complaints
 from kvdb.durations import Durations
 from kvdb.interfaces import Database
 from kvdb.rest.app import API, Exposition, RawPathResource, route_of, send
 from kvdb.rest.backing_up import BackingUp
 from kvdb.rest.channel import FastChannel
 from kvdb.rest.keys import Keys, too_large
-from kvdb.rest.lane import Counted, Lane
+from kvdb.rest.lane import Counted, Lane, encode_answer
 from kvdb.rest.listing import Listing
 from kvdb.rest.members import Members
+from kvdb.rest.problems import Answer, Problem
 from kvdb.rest.ui import Dashboard
 from kvdb.rest.watching import Watching
 
+log = Logger(namespace="kvdb.rest")
+
+MAX_CONNECTIONS: Final = 16_384
 MAX_KEY_BYTES: Final = 4096
 MAX_VALUE_BYTES: Final = 1 << 20
 IDLE_SECONDS: Final = 60
 """After how long without a word a connection is closed."""
+
+SWEEP_SECONDS: Final = 1.0
+"""How often connections are looked at."""
+
+ARRIVE_SECONDS: Final = 20.0
+"""How long a request may take to arrive, and L{ARRIVE_BYTES} of its body are
+given a second more each."""
+
+ARRIVE_BYTES: Final = 16 << 10
+
+LINGER_SECONDS: Final = 60.0
+"""How long a client may take to read its last answer."""
+
+CROWDED: Final = 0.9
+"""The part of the connections there may be, from which on idle ones are closed
+after L{CROWDED_SECONDS}."""
+
+CROWDED_SECONDS: Final = 5.0
 
 FINISH_SECONDS: Final = 2.0
 """How long requests that were begun may take at a stop."""
@@ -57,12 +89,14 @@ class RestSettings:
     Limits of the surface.
 
     @ivar fast_lane: whether plain requests take it; the answers are the same.
+    @ivar max_connections: with one more, it is turned away.
     """
 
     max_key_bytes: int = MAX_KEY_BYTES
     max_value_bytes: int = MAX_VALUE_BYTES
     idle_seconds: int = IDLE_SECONDS
     fast_lane: bool = True
+    max_connections: int = MAX_CONNECTIONS
 
 
 class BoundedRequest(server.Request):
@@ -71,7 +105,8 @@ class BoundedRequest(server.Request):
     content: Any
     transport: Any
     max_body = MAX_VALUE_BYTES
-    _received = 0
+    guard: Guard | None = None
+    received = 0
     _claimed: int | None = None
 
     def getRequestHostname(self) -> bytes:
@@ -85,26 +120,43 @@ class BoundedRequest(server.Request):
 
     def handleContentChunk(self, data: bytes) -> None:
         """See there."""
-        self._received += len(data)
-        if self._received <= self.max_body:
+        self.received += len(data)
+        if self.received <= self.max_body:
             self.content.write(data)
-        elif self._received > DRAIN_BYTES:
+        elif self.received > DRAIN_BYTES:
             self.transport.abortConnection()
         else:
             self.content = io.BytesIO()
 
     def process(self) -> None:
         """See there."""
-        if self._received <= self.max_body:
+        if self.received <= self.max_body:
             super().process()
             return
-        size = self._claimed if self._claimed is not None else self._received
+        size = self._claimed if self._claimed is not None else self.received
         self.write_and_finish(too_large(self.max_body, f"{size} bytes").answer())
 
     def write_and_finish(self, made: Any) -> None:
         """Answer without a resource."""
         self.write(send(self, made))
         self.finish()
+
+
+def plain_response(made: Answer) -> bytes:
+    """An answer to whoever has no request, and the last."""
+    headers = {**made.headers, b"connection": b"close"}
+    return encode_answer(evolve(made, headers=headers), b"")
+
+
+class TurnedAway(Protocol):
+    """A connection too many."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        """Say so, and close it."""
+        self.transport.write(_TOO_MANY)
+        self.transport.loseConnection()
 
 
 class Site(server.Site):
@@ -118,16 +170,45 @@ class Site(server.Site):
     noisy = False
     protocol: Any = FastChannel  # and none that could become HTTP/2
 
-    def __init__(self, lane: Lane | None, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, lane: Lane | None, max_connections: int, *args: Any, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._lane = lane
+        self._max_connections = max_connections
         self._clock: IReactorTime = kwargs["reactor"]
+        self._complaints = Complaints(self._clock, log)
+        self._sweeping: IDelayedCall | None = None
         self.open: dict[Any, None] = {}
         self.counts: Counter[Counted] = Counter()
         self._took: dict[str, Durations] = {}
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there may be no more connections; says so in the log."""
+        if len(self.open) < self._max_connections:
+            return False
+        self._complaints.say(
+            "full",
+            f"{len(self.open)} connections are open, and another was turned away:"
+            " see --max-connections",
+        )
+        return True
+
+    def speaks_tls(self, peer: Any) -> None:
+        """Somebody speaks TLS, and nobody here does."""
+        self._complaints.say(
+            "TLS",
+            f"{getattr(peer, 'host', peer)} speaks TLS to the clients' port, which"
+            " serves plain http://: see --cert-file",
+        )
+
     def buildProtocol(self, addr: Any) -> Any:
         """Note the connection, and when it is gone."""
+        if self.is_full:
+            return TurnedAway()
+        if self._sweeping is None:
+            self._sweeping = self._clock.callLater(SWEEP_SECONDS, self._sweep)
         channel: Any = super().buildProtocol(addr)
         channel.lane = self._lane
         self.open[channel] = None
@@ -135,10 +216,34 @@ class Site(server.Site):
 
         def connection_lost(reason: Any) -> None:
             self.open.pop(channel, None)
+            if not self.open and self._sweeping is not None:
+                self._sweeping.cancel()
+                self._sweeping = None
             lost(reason)
 
         channel.connectionLost = connection_lost
         return channel
+
+    def _sweep(self) -> None:
+        self._sweeping = self._clock.callLater(SWEEP_SECONDS, self._sweep)
+        now = self._clock.seconds()
+        crowded = len(self.open) >= self._max_connections * CROWDED
+        for channel in list(self.open):
+            seconds = channel.doing_so_for(now)
+            if seconds < CROWDED_SECONDS:
+                continue
+            if channel.arriving:
+                longest = ARRIVE_SECONDS + channel.arrived_bytes / ARRIVE_BYTES
+                if seconds >= longest:
+                    self._complaints.say(
+                        "slow", "a request took too long to arrive, and was cut"
+                    )
+                    channel.turn_away(_TOO_SLOW)
+            elif channel.closing:
+                if seconds >= LINGER_SECONDS:
+                    channel.transport.abortConnection()
+            elif crowded and not channel.busy:
+                channel.loseConnection()
 
     @inlineCallbacks
     def finish(self, clock: Any) -> Generator[Deferred[Any], Any, None]:
@@ -176,16 +281,31 @@ class Site(server.Site):
             yield "key, plain", self._lane.took
 
 
+_TOO_MANY: Final = plain_response(
+    Problem(
+        503,
+        "too many connections are open here",
+        "Keep fewer open, or ask another member.",
+        {b"retry-after": b"5"},
+    ).answer()
+)
+_TOO_SLOW: Final = plain_response(
+    Problem(408, "the request took too long to arrive; nothing was done").answer()
+)
+
+
 def make_site(
     database: Database,
     clock: IReactorTime,
     settings: RestSettings,
     exposition: Exposition | None = None,
+    guard_: Guard | None = None,
 ) -> Site:
     """
     The server of one node.
 
     @param exposition: its metrics; None where there are none.
+    @param guard_: who checks what is asked for, if anybody does.
     """
     api = API(
         Keys(database, settings.max_key_bytes, settings.max_value_bytes),
@@ -199,6 +319,7 @@ def make_site(
 
     class Request(BoundedRequest):
         max_body = settings.max_value_bytes
+        guard = guard_
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -206,9 +327,11 @@ def make_site(
 
     lane = None
     if settings.fast_lane:
-        lane = Lane(database, clock, settings.max_key_bytes, settings.max_value_bytes)
+        longest_key, longest_value = settings.max_key_bytes, settings.max_value_bytes
+        lane = Lane(database, clock, longest_key, longest_value, guard_)
     return Site(
         lane,
+        settings.max_connections,
         RawPathResource(api.app),
         requestFactory=Request,
         parsePOSTFormSubmission=False,

@@ -15,11 +15,12 @@ from random import Random
 from typing import Any, Final
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory
 
 from kvdb.node.node import Node
 from kvdb.node.settings import NodeSettings
+from kvdb.reloading import Files
 from kvdb.rest.site import MAX_KEY_BYTES, MAX_VALUE_BYTES
 from kvdb.service import Kvdb
 from kvdb.settings import Settings
@@ -97,8 +98,20 @@ class Machine:
 
     # Host.
 
+    @property
+    def files(self) -> Files:
+        """There are none: a simulated node has neither certificates nor users."""
+        raise NotImplementedError("a simulated machine has no files of options")
+
+    def in_thread(self, work: Callable[[], Any]) -> Deferred[Any]:
+        """See L{Host<kvdb.host.Host>}, as for all below: at once."""
+        return maybeDeferred(work)
+
+    def on_hangup(self, work: Callable[[], None]) -> None:
+        """See there: nobody hangs up."""
+
     def engines(self, directory: str) -> Engines:
-        """See L{Host<kvdb.host.Host>}, as for the next five."""
+        """See there."""
         return self.memory
 
     def listen(self, port: int, factory: IProtocolFactory, address: str) -> Any:

@@ -79,9 +79,9 @@ def url_problem(url: str) -> str | None:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        return f"{url!r} is not http://host:port ({error})"
+        return f"{url!r} is not http://host:port or https://host:port ({error})"
     if (
-        parts.scheme not in ("http", "tcp")
+        parts.scheme not in ("http", "https", "tcp")
         or not parts.hostname
         or not port
         or parts.path not in ("", "/")
@@ -92,7 +92,7 @@ def url_problem(url: str) -> str | None:
         or not url.isprintable()
         or any(c in url for c in " ,\\")
     ):
-        return f"{url!r} is not http://host:port"
+        return f"{url!r} is not http://host:port or https://host:port"
     return None
 
 

@@ -18,6 +18,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase as TestCase
 
+from kvdb.access.guard import Guard
 from kvdb.interfaces import (
     Audience,
     Backup,
@@ -225,16 +226,21 @@ class Server:
 
     settings: RestSettings = field(factory=RestSettings)
     clock: Clock = field(factory=Clock)
+    guard: Guard | None = None
     database: LocalDatabase = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.database = LocalDatabase(self.clock)
 
-    def connect(self) -> Conversation:
-        """A connection."""
+    def site(self) -> Site:
+        """A server, to which connections can be made."""
         fast = self.settings.fast_lane and FAST_LANE
         settings = evolve(self.settings, fast_lane=fast)
-        return Conversation(make_site(self.database, self.clock, settings))
+        return make_site(self.database, self.clock, settings, guard_=self.guard)
+
+    def connect(self) -> Conversation:
+        """A connection."""
+        return Conversation(self.site())
 
     def ask(
         self, method: str, target: str | bytes, body: bytes | None = None, **more: str

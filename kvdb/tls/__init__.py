@@ -1,0 +1,1 @@
+"""TLS: files in, connections that are private out."""
