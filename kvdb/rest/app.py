@@ -20,8 +20,8 @@ from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
-from kvdb.rest.backing_up import BackingUp
 from kvdb.access.guard import Guard
+from kvdb.rest.backing_up import BackingUp
 from kvdb.rest.call import Call
 from kvdb.rest.keys import Keys
 from kvdb.rest.lane import KEY_ROUTE

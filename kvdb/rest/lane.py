@@ -30,9 +30,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web import http, server
 
-from kvdb.durations import Durations
 from kvdb.access.guard import Guard
 from kvdb.access.rules import Principal
+from kvdb.durations import Durations
 from kvdb.interfaces import Database
 from kvdb.rest.keys import content_type, written
 from kvdb.rest.parsing import check_host, is_reserved

@@ -26,9 +26,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web import server
 
-from kvdb.durations import Durations
 from kvdb.access.guard import Guard
 from kvdb.complaints import Complaints
+from kvdb.durations import Durations
 from kvdb.interfaces import Database
 from kvdb.rest.app import API, Exposition, RawPathResource, route_of, send
 from kvdb.rest.backing_up import BackingUp

@@ -236,7 +236,7 @@ class Server:
         """A server, to which connections can be made."""
         fast = self.settings.fast_lane and FAST_LANE
         settings = evolve(self.settings, fast_lane=fast)
-        return make_site(self.database, self.clock, settings, self.guard)
+        return make_site(self.database, self.clock, settings, guard_=self.guard)
 
     def connect(self) -> Conversation:
         """A connection."""
