@@ -72,7 +72,7 @@ HEAD    /_/watch                1333331
 HEAD    /_/watch?key=/app/k     13+3331
 HEAD    /_/watch?key=/other     1333331
 HEAD    /_/watch?key=/app/k&prefix=/ 1333331
-GET     /_/snapshot             13333+1
+HEAD    /_/snapshot             13333+1
 GET     /_/anything-new         13333+1
 PUT     /_/status               13333+1
 POST    /v3/kv/range            13333+1
