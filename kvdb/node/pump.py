@@ -38,6 +38,7 @@ from twisted.python.failure import Failure
 
 from kvdb.durations import Durations
 from kvdb.interfaces import Audience, Caller, DatabaseError, NoSpace, Unavailable
+from kvdb.node.corelog import CoreLog
 from kvdb.node.gathering import Gathering
 from kvdb.node.outbox import Outbox
 from kvdb.node.proposals import Proposals
@@ -111,31 +112,6 @@ class Watcher(Protocol):
 
     def applied(self, entries: int, commands: int) -> None:
         """So many more entries are applied, with so many commands in them."""
-
-
-class CoreLog:
-    """The core's words, in the node's log."""
-
-    _log = Logger(namespace="kvdb.raft")
-
-    def routine(self, text: str) -> None:
-        """See L{RaftLogger<kvdb.raft.logger.RaftLogger>}: of no use here."""
-
-    def debug(self, text: str) -> None:
-        """Likewise."""
-        self._log.debug("{text}", text=text)
-
-    def info(self, text: str) -> None:
-        """Likewise."""
-        self._log.info("{text}", text=text)
-
-    def warning(self, text: str) -> None:
-        """Likewise."""
-        self._log.warn("{text}", text=text)
-
-    def error(self, text: str) -> None:
-        """Likewise."""
-        self._log.error("{text}", text=text)
 
 
 def _is_readable(entry: Entry) -> bool:
