@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.internet.error import (
     ConnectionLost,
     ConnectionRefusedError,
@@ -16,6 +17,8 @@ from twisted.internet.error import (
     NoRouteError,
 )
 from twisted.internet.error import TimeoutError as ConnectionTimeout
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 
@@ -25,7 +28,7 @@ from kvdb.client.addresses import endpoint_url, endpoint_urls, key_path, query
 from kvdb.client.client import Client
 from kvdb.client.events import EventReader, EventTooLong, Message
 from kvdb.client.testing import FakeCluster
-from kvdb.client.transport import _no_answer
+from kvdb.client.transport import HIGH_BYTES, Body, _no_answer
 
 
 @pytest.mark.parametrize(
@@ -310,6 +313,22 @@ def test_whether_a_request_was_sent_is_known(
     found = _no_answer(error)
     assert found.sent is sent
     assert why in str(found)
+
+
+def test_who_reads_slowly_makes_the_sender_wait() -> None:
+    body, transport = Body(Clock()), StringTransport()
+    body.makeConnection(transport)
+    piece = b"x" * (HIGH_BYTES // 2)
+    for expected in ("producing", "producing", "paused", "paused"):
+        body.dataReceived(piece)
+        assert transport.producerState == expected
+    read: list[bytes] = []
+    for _ in range(2):
+        Deferred.fromCoroutine(body.read()).addCallback(read.append)
+        assert transport.producerState == "producing"
+    assert read == [4 * piece]
+    body.dataReceived(b"more")
+    assert read == [4 * piece, b"more"]
 
 
 # What it stands on.

@@ -221,6 +221,13 @@ def test_what_a_member_repeats_is_told_once(
     assert b"since=2" in script.requests[0]
 
 
+def test_what_lies_behind_since_is_yet_to_come_whatever_ready_says(
+    cluster: FakeCluster, client: Client
+) -> None:
+    put_script(cluster, 1, stream(sse("ready", revision=9), put_event(8), whole=False))
+    assert cluster.run(take(client.watch(since=7), 1))[0].revision == 8
+
+
 def test_half_an_event_is_none(cluster: FakeCluster, client: Client) -> None:
     half = put_event(2)[:-1]
     put_script(
