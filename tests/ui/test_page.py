@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 import pytest
@@ -307,9 +308,9 @@ def test_alarms_in_words(calm: LocalCluster, page: Any) -> None:
 METRICS = """\
 # HELP kvdb_http_requests_total Requests.
 # TYPE kvdb_http_requests_total counter
-kvdb_http_requests_total{{route="/KEY",method="GET",status="200"}} {many}
-kvdb_http_requests_total{{route="/KEY",method="GET",status="404"}} {many}
-kvdb_http_requests_total{{route="/_/status",method="GET",status="200"}} 1e9
+kvdb_http_requests_total{{route="key",method="GET",status="200"}} {many}
+kvdb_http_requests_total{{route="key",method="GET",status="404"}} {many}
+kvdb_http_requests_total{{route="status",method="GET",status="200"}} 1e9
 kvdb_commit_duration_seconds_bucket{{le="0.001"}} 0
 kvdb_commit_duration_seconds_bucket{{le="0.002"}} {many}
 kvdb_commit_duration_seconds_bucket{{le="+Inf"}} {many}
@@ -343,6 +344,26 @@ def test_metrics_are_plotted(calm: LocalCluster, page: Any) -> None:
     expect(page.locator("#chart-http li", has_text="5xx")).to_be_visible()
     see(page.locator("#facts"), "Pending7")
     see(page.locator("#facts"), "Connections5")
+
+
+def test_what_a_real_member_counts(calm: LocalCluster, page: Any) -> None:
+    """Names and labels are those of /metrics; the page's own polling is no read."""
+    node = calm.leader()
+    page.goto(node.url + "/_/ui/")
+    reads = page.locator("#chart-keys li", has_text="Reads").locator("output")
+    expect(reads).to_have_text("0", timeout=PATIENCE_MS)
+    for chart in ("commit", "sync"):
+        value = page.locator(f"#chart-{chart} li", has_text="99 %").locator("output")
+        for _ in range(200):
+            node.put("counted", b"v")
+            node.get("counted")
+            if value.is_visible() and value.inner_text() != "–":
+                break
+        expect(value).to_have_text(re.compile(r"\d (µs|ms|s)$"))
+    expect(reads).not_to_have_text("0", timeout=PATIENCE_MS)
+    answers = page.locator("#chart-http li", has_text="2xx").locator("output")
+    expect(answers).to_have_text(re.compile(r"\d"))
+    see(page.locator("#facts"), "Connections")
 
 
 def test_a_member_without_metrics(calm: LocalCluster, page: Any) -> None:

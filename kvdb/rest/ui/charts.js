@@ -18,14 +18,14 @@ const SYNC = "kvdb_disk_wal_fsync_duration_seconds";
 const REQUESTS = "kvdb_http_requests_total";
 const CLASSES = ["2", "3", "4", "5"];
 
-const own = /^\/(_$|_\/(?!kv(\/|$))|health$|metrics$|version$|v3\/)/;
+const READ_ROUTES = ["key", "list"];
 const readsKey = (labels) =>
-  (labels.method === "GET" || labels.method === "HEAD") && !own.test(labels.route ?? "");
+  READ_ROUTES.includes(labels.route) && (labels.method === "GET" || labels.method === "HEAD");
 
 /** id, title, what is said under it, how values read, and the series. */
 const CHARTS = [
   ["keys", "Reads and writes", "a second", rate, [["writes", "Writes, whole cluster", 1], ["reads", "Reads, this member", 2]]],
-  ["commit", "Commit latency", "until on a majority of disks", duration, [["commit50", "Half within", 1], ["commit99", "99 % within", 3]]],
+  ["commit", "Commit latency", "from arrival until carried out, this member", duration, [["commit50", "Half within", 1], ["commit99", "99 % within", 3]]],
   ["sync", "Sync of the log", "on this member's disk", duration, [["sync50", "Half within", 1], ["sync99", "99 % within", 3]]],
   ["http", "HTTP answers", "a second, this member", rate, CLASSES.map((digit, at) => ["http" + digit, digit + "xx", [2, 1, 3, 4][at]])],
 ];
@@ -37,7 +37,7 @@ export function derive(before, now, older) {
   const both = (name, passes) => perSecond(total(before.reading, name, passes), total(now.reading, name, passes), seconds);
   made.reads = both(REQUESTS, readsKey);
   for (const digit of CLASSES) {
-    made["http" + digit] = both(REQUESTS, (labels) => String(labels.status ?? labels.code ?? "").startsWith(digit));
+    made["http" + digit] = both(REQUESTS, (labels) => String(labels.status ?? "").startsWith(digit));
   }
   for (const [name, metric] of [["commit", COMMIT], ["sync", SYNC]]) {
     [made[name + "50"], made[name + "99"]] =
@@ -82,7 +82,7 @@ class Chart {
       width: this.box.clientWidth || 300,
       height: HEIGHT,
       legend: { show: false },
-      padding: [8, 4, 0, 0],
+      padding: [8, 24, 0, 0],
       cursor: { sync: { key: this.sync.key }, drag: { x: false, y: false }, y: false, points: { size: 6 } },
       scales: {
         x: { time: true, range: (_, least, most) => [Math.min(most - FIRST_SECONDS, Math.max(least, most - SHOWN_SECONDS)), most] },
