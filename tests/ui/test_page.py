@@ -165,12 +165,17 @@ def test_by_keyboard_alone(calm: LocalCluster, page: Any) -> None:
     page.keyboard.press("Enter")
     see(page.locator("#said"), "Saved /keyboard")
     assert node.get("keyboard") == b"typed"
-    row = page.locator("#keys").get_by_role("button").first
-    row.focus()
-    page.keyboard.press("ArrowDown")
-    assert page.evaluate(
-        "document.activeElement === document.querySelectorAll('#keys button')[1]"
+    node.put("keyboard2", b"v")
+    first, second = (
+        page.locator("#keys").get_by_role("button", name=name, exact=True)
+        for name in ("/keyboard", "/keyboard2")
     )
+    expect(second).to_be_visible()
+    first.focus()
+    page.keyboard.press("ArrowDown")
+    expect(second).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(first).to_be_focused()
 
 
 def test_motion_is_left_out_where_it_is_not_wanted(
