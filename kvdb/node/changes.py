@@ -102,9 +102,9 @@ class Changes:
         self, node_id: int, idempotency_key: bytes
     ) -> Generator[Deferred[Any], Any, None]:
         """See L{Database.remove_member<kvdb.interfaces.Database.remove_member>}."""
-        if not idempotency_key:
-            # With one, an earlier try may have removed it.
-            yield self.pump.read_barrier()
+        yield self.pump.read_barrier()
+        if node_id in self.store.members or not idempotency_key:
+            # Else an earlier try with that key may have removed it.
             self._check_removal(node_id)
         if node_id == self.pump.leader and len(self._voters()) > 1:
             # Or nobody would lead for an election timeout.

@@ -617,8 +617,18 @@ class Membership(SynchronousTestCase):
         leader = cluster.leader()
         others = [n.pump.node_id for n in cluster.nodes() if n is not leader]
         cluster.machines[others[0]].stop()
-        with self.assertRaises(MembershipRefused):
-            cluster.result(leader.remove_member(others[1]))
+        for token in (b"", b"a key"):
+            with self.assertRaises(MembershipRefused):
+                cluster.result(leader.remove_member(others[1], token))
+
+    def test_a_removal_that_is_tried_again_gets_the_first_outcome(self) -> None:
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        gone = next(n for n in cluster.nodes() if n is not leader).pump.node_id
+        for _ in range(2):
+            cluster.result(leader.remove_member(gone, b"a key"))
+        with self.assertRaises(UnknownMember):
+            cluster.result(leader.remove_member(gone))
 
     def test_changes_asked_for_at_once_are_all_carried_out(self) -> None:
         cluster = Cluster(3)
