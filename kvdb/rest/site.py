@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Generator, Iterator
+from heapq import nsmallest
 from typing import Any, Final
 
 from attrs import evolve, frozen
@@ -62,8 +63,8 @@ LINGER_SECONDS: Final = 60.0
 """How long a client may take to read its last answer."""
 
 CROWDED: Final = 0.9
-"""The part of the connections there may be, from which on idle ones are closed
-after L{CROWDED_SECONDS}."""
+"""The part of the connections there may be that idle ones may take up: beyond
+it those that are idle longest are closed, after L{CROWDED_SECONDS}."""
 
 CROWDED_SECONDS: Final = 5.0
 
@@ -227,7 +228,7 @@ class Site(server.Site):
     def _sweep(self) -> None:
         self._sweeping = self._clock.callLater(SWEEP_SECONDS, self._sweep)
         now = self._clock.seconds()
-        crowded = len(self.open) >= self._max_connections * CROWDED
+        idle: list[tuple[float, int, Any]] = []
         for channel in list(self.open):
             seconds = channel.doing_so_for(now)
             if seconds < CROWDED_SECONDS:
@@ -242,8 +243,12 @@ class Site(server.Site):
             elif channel.closing:
                 if seconds >= LINGER_SECONDS:
                     channel.transport.abortConnection()
-            elif crowded and not channel.busy:
-                channel.loseConnection()
+            elif not channel.busy:
+                idle.append((-seconds, len(idle), channel))
+        staying = sum(not channel.closing for channel in self.open)
+        too_many = staying - int(self._max_connections * CROWDED)
+        for _, _, channel in nsmallest(too_many, idle):
+            channel.loseConnection()
 
     @inlineCallbacks
     def finish(self, clock: Any) -> Generator[Deferred[Any], Any, None]:

@@ -168,17 +168,19 @@ class Many(SynchronousTestCase):
         self.assertEqual([reply.status for reply in talk.replies()], [404])
 
     def test_when_it_is_crowded_idle_ones_go_early(self) -> None:
-        idle, busy, used, watching = self.connect(4)
+        idle, busy, used, watching, late = self.connect(5)
+        late.say(b"GET /k HTTP/1.1\r\nHost: n\r\n\r\n")
         busy.say(HEAD % 1000)
         watching.say(b"GET /_/watch HTTP/1.1\r\nHost: n\r\n\r\n")
         for second in range(20):
             used.say(b"GET /k HTTP/1.1\r\nHost: n\r\n\r\n")
             if second == 10:  # not before
                 self.assertFalse(idle.transport.disconnecting)
-                self.connect(5)
+                late.say(b"GET /k HTTP/1.1\r\nHost: n\r\n\r\n")
+                new = self.connect(5)
             self.server.clock.advance(SWEEP_SECONDS)
         self.assertTrue(idle.transport.disconnecting)
-        for talk in (busy, used, watching):
+        for talk in (busy, used, watching, late, *new):
             self.assertFalse(talk.transport.disconnecting)
         self.assertLess(CROWDED_SECONDS, 10)
 
