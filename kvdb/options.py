@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from twisted.python import usage
 
 from kvdb import __version__
+from kvdb.logs import FORMATS, LEVELS
 from kvdb.node.settings import NodeSettings
 from kvdb.settings import Settings
 from kvdb.store.membership import url_problem
@@ -49,6 +50,15 @@ def _seconds(text: str) -> float:
     if not 0.05 <= value <= 3600:
         raise ValueError(f"{text!r} is not a number of seconds from 0.05 to 3600")
     return value
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text in words:
+            return text
+        raise ValueError(f"{text!r} is none of {', '.join(words)}")
+
+    return parse
 
 
 def parse_cluster(text: str) -> dict[int, str]:
@@ -151,6 +161,15 @@ class Options(usage.Options):
             "100000",
             "Revisions of history that are kept.",
             _number(0, 10**12),
+        ),
+        _option(
+            "log-format", None, "text or json.  [default: text]", _one_of(*FORMATS)
+        ),
+        _option(
+            "log-level",
+            None,
+            "The least important events in the log.  [default: info]",
+            _one_of(*LEVELS),
         ),
     ]
     optFlags = [["join", None, "Join a cluster that runs already."]]

@@ -90,6 +90,7 @@ MAX_UNCOMMITTED_BYTES: Final = 128 << 20
 """Data a leader takes in beyond what it has applied, in bytes."""
 
 log = Logger(namespace="kvdb.node")
+_core_log = Logger(namespace="kvdb.raft")
 
 MAX_HELD_BYTES: Final = 16 << 20
 """Other members' proposals held until they can be appended, in bytes."""
@@ -116,26 +117,24 @@ class Watcher(Protocol):
 class CoreLog:
     """The core's words, in the node's log."""
 
-    _log = Logger(namespace="kvdb.raft")
-
     def routine(self, text: str) -> None:
         """See L{RaftLogger<kvdb.raft.logger.RaftLogger>}: of no use here."""
 
     def debug(self, text: str) -> None:
         """Likewise."""
-        self._log.debug("{text}", text=text)
+        _core_log.debug("{text}", text=text)
 
     def info(self, text: str) -> None:
         """Likewise."""
-        self._log.info("{text}", text=text)
+        _core_log.info("{text}", text=text)
 
     def warning(self, text: str) -> None:
         """Likewise."""
-        self._log.warn("{text}", text=text)
+        _core_log.warn("{text}", text=text)
 
     def error(self, text: str) -> None:
         """Likewise."""
-        self._log.error("{text}", text=text)
+        _core_log.error("{text}", text=text)
 
 
 def _is_readable(entry: Entry) -> bool:
