@@ -2,14 +2,17 @@
 The command line: C{twistd kvdb --id N --cluster URL,URL,... --port P [--join]}.
 
 Every option can also stand in the environment, as C{KVDB_CLUSTER} for
-C{--cluster}; the command line comes first.  What is wrong is said in one line
-that names the option.
+C{--cluster}, and in the file that C{--config} names.  The command line comes before
+the environment, and that before the file.  What is wrong is said in one line that
+names the option.
 """
 
 from __future__ import annotations
 
+import getopt
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -18,12 +21,17 @@ from urllib.parse import urlsplit
 from twisted.python import usage
 
 from kvdb import __version__
+from kvdb.config import BadConfig, read_config
+from kvdb.logs import FORMATS, LEVELS
 from kvdb.node.settings import NodeSettings
 from kvdb.preflight import MAX_CONNECTIONS_LIMIT
 from kvdb.rest.site import MAX_CONNECTIONS
 from kvdb.settings import Settings
 from kvdb.store.membership import url_problem
 from kvdb.tls.settings import TLSFiles
+
+_YES: Final = ("1", "true", "yes")
+"""What turns on an option that takes no value, in the environment."""
 
 MAX_ID: Final = 2**63 - 1
 MAX_PORT: Final = 65535
@@ -56,6 +64,15 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text in words:
+            return text
+        raise ValueError(f"{text!r} is none of {', '.join(words)}")
+
+    return parse
+
+
 def parse_cluster(text: str) -> dict[int, str]:
     """
     The members: C{URL,URL,...}, numbered from 1, or C{ID=URL,...}.
@@ -86,6 +103,11 @@ def parse_cluster(text: str) -> dict[int, str]:
     return cluster
 
 
+def _environment(name: str) -> str | None:
+    """What the environment says of an option."""
+    return os.environ.get("KVDB_" + name.upper().replace("-", "_"))
+
+
 def _coerce(name: str, parse: Callable[[str], Any], text: str) -> Any:
     try:
         return parse(text)
@@ -105,8 +127,8 @@ class Options(usage.Options):
     synopsis = "--id ID --cluster URL[,URL...] --port PORT [--join]"
     longdesc = (
         "One member of a replicated key-value store.  Clients talk HTTP to --port"
-        " of any member.  Each option can also be given in the environment:"
-        " KVDB_DATA_DIR for --data-dir."
+        " of any member.  Each option can also be given in the environment"
+        " (KVDB_DATA_DIR for --data-dir), and in a file: see --config."
     )
     optParameters = [
         _option("id", "1", "This member's id in --cluster.", _number(1, MAX_ID)),
@@ -170,6 +192,16 @@ class Options(usage.Options):
             "Connections of clients at a time.",
             _number(1, MAX_CONNECTIONS_LIMIT),
         ),
+        _option("config", None, "A file of these options by their names (TOML)."),
+        _option(
+            "log-format", None, "text or json.  [default: text]", _one_of(*FORMATS)
+        ),
+        _option(
+            "log-level",
+            None,
+            "The least important events in the log.  [default: info]",
+            _one_of(*LEVELS),
+        ),
     ]
     optFlags = [
         ["join", None, "Join a cluster that runs already."],
@@ -178,18 +210,36 @@ class Options(usage.Options):
     ]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Environment and defaults first, by the same rules as the rest."""
+        """Defaults, file and environment first, by the same rules as the rest."""
+        typed = list(options or [])
+        told = self._told_by_file(typed)
         first = []
         for name, _, default, *_ in self.optParameters:
-            variable = "KVDB_" + name.upper().replace("-", "_")
-            value = os.environ.get(variable, default)
+            value = _environment(name)
+            if value is None:
+                value = told.get(name, default)
             if value is not None:
                 first.append(f"--{name}={value}")
         for name in (str(flag[0]) for flag in self.optFlags):
-            variable = "KVDB_" + name.upper().replace("-", "_")
-            if os.environ.get(variable, "").lower() in ("1", "true", "yes"):
+            said = _environment(name)
+            if told.get(name, False) if said is None else said.lower() in _YES:
                 first.append(f"--{name}")
-        super().parseOptions([*first, *(options or [])])
+        super().parseOptions([*first, *typed])
+
+    def _told_by_file(self, typed: Sequence[str]) -> dict[str, str | bool]:
+        """What stands in the configuration file, if one is named."""
+        path = _environment("config")
+        with suppress(getopt.error):  # which is said when the rest is parsed
+            for name, value in getopt.getopt(typed, self.shortOpt, self.longOpt)[0]:
+                path = value if name == "--config" else path
+        if path is None:
+            return {}
+        checks = {str(row[0]): row[4] for row in self.optParameters}
+        del checks["config"]
+        try:
+            return read_config(path, checks, {str(flag[0]) for flag in self.optFlags})
+        except BadConfig as error:
+            raise usage.UsageError(f"--config: {error}") from None
 
     def postOptions(self) -> None:
         """What options say of each other."""

@@ -29,9 +29,10 @@ from typing import Any, Final, cast
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
+from kvdb import logs
 from kvdb.host import Host, RealHost
 from kvdb.metrics import Metrics
 from kvdb.node.node import Node
@@ -315,7 +316,10 @@ class Kvdb(MultiService):
     The whole node.
 
     @ivar http: tells its port, once started.
+    @ivar log_observer: what the application it becomes part of is to log with.
     """
+
+    log_observer: ILogObserver | None = None
 
     def __init__(self, settings: Settings, host: Host) -> None:
         super().__init__()
@@ -335,6 +339,11 @@ class Kvdb(MultiService):
             service.setName(name)
             service.setServiceParent(self)
         self._log_service = log_service
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Become part of an application, before it begins to log."""
+        logs.put_on_application(parent, self.log_observer)
+        super().setServiceParent(parent)
 
     def startService(self) -> None:
         """Start the children; what is wrong with their data is one line."""
@@ -418,4 +427,8 @@ def makeService(options: Options, reactor: Any = None) -> Kvdb:
         check(settings)
     except Refused as error:
         raise SystemExit(f"kvdb: {error}") from None
-    return Kvdb(settings, RealHost(reactor))
+    kvdb = Kvdb(settings, RealHost(reactor))
+    kvdb.log_observer = logs.set_up(
+        options.parent, options["log-format"], options["log-level"], reactor
+    )
+    return kvdb
