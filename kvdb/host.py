@@ -20,6 +20,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
+from kvdb.notify import notify
 from kvdb.reloading import Files, RealFiles
 from kvdb.rest.eager import BACKLOG, EagerPort
 from kvdb.storage.filesystem import FileSystem, OneThread, RealFileSystem
@@ -66,6 +67,9 @@ class Host(Protocol):
 
     def stop(self, why: str, status: int) -> None:
         """Say why the node stops by itself, and end the process with C{status}."""
+
+    def notify(self, state: str) -> None:
+        """Tell who started the node how far it is, see L{kvdb.notify}."""
 
     def close(self) -> None:
         """The node is done with it."""
@@ -145,6 +149,10 @@ class RealHost:
             self.reactor.stop()
         except ReactorNotRunning:
             pass  # on its way out already
+
+    def notify(self, state: str) -> None:
+        """See there."""
+        notify(state)
 
     def close(self) -> None:
         """See there."""

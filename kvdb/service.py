@@ -37,6 +37,7 @@ from kvdb.host import Host, RealHost
 from kvdb.metrics import Metrics
 from kvdb.node.node import Node
 from kvdb.node.replica import Replica, ReplicaDiverged, open_replica
+from kvdb.notify import READY, STOPPING
 from kvdb.options import Options
 from kvdb.peer.addresses import parse_peer_url, tcp_dial
 from kvdb.peer.handshake import Identity as PeerIdentity
@@ -355,6 +356,8 @@ class Kvdb(MultiService):
                     return
         except FATAL as error:
             self._host.stop(str(error), 1)
+        else:
+            self._host.notify(READY)
 
     def _may_not_serve(self) -> bool:
         opened = self._log_service.log
@@ -380,6 +383,7 @@ class Kvdb(MultiService):
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Stop the children from the top down, one after the other."""
         Service.stopService(self)
+        self._host.notify(STOPPING)
         for service in reversed(list(self)):
             if service.running:
                 stopping = maybeDeferred(service.stopService)

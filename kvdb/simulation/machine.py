@@ -131,6 +131,9 @@ class Machine:
         self.was_excused = self.is_excused
         self.timeline.after(0, self._stop, self.reactor.life, why, status)
 
+    def notify(self, state: str) -> None:
+        """See there: nobody wants to know."""
+
     def close(self) -> None:
         """See there."""
 
