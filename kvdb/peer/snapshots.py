@@ -41,8 +41,9 @@ from kvdb.peer.connection import Connection, Owner
 from kvdb.peer.framing import FrameType, ProtocolError
 from kvdb.raft.messages import Message, MessageType
 
-MAX_CHUNK_BYTES: Final = 2**20
-"""The most that one SNAPSHOT_CHUNK carries."""
+MAX_CHUNK_BYTES: Final = 33 * 2**19
+"""The most that one SNAPSHOT_CHUNK carries: more than the longest value, with what
+stands before it."""
 
 MAX_RESULT_BYTES: Final = 1024
 """The longest text of a result; the rest is cut off."""

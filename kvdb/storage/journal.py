@@ -37,6 +37,7 @@ from kvdb.storage.segment import (
     CorruptLog,
     Record,
     Segment,
+    TornEnd,
     from_place,
 )
 
@@ -81,7 +82,7 @@ class Journal:
     segments: list[Segment] = field(factory=list)
     durable: int = 0
     broken: BaseException | None = None
-    repaired: str | None = None
+    repaired: TornEnd | None = None
     _head: Head = lambda _: []
     _named: int = 0
     _spare: File | None = None
@@ -182,7 +183,7 @@ class Journal:
         lost = position == 0 and not segment.length and segment.number > 1
         if lost or self._claimed(place, position):
             raise CorruptLog(path, offset, why)
-        self.repaired = f"{path} from offset {offset} on: {why}"
+        self.repaired = TornEnd(path, offset, why)
         self._end_at(position)
         return True
 

@@ -45,7 +45,14 @@ from kvdb.storage.records import (
     encode_entry,
     encode_record,
 )
-from kvdb.storage.segment import CorruptLog, Record, Segment, from_place, to_place
+from kvdb.storage.segment import (
+    CorruptLog,
+    Record,
+    Segment,
+    TornEnd,
+    from_place,
+    to_place,
+)
 
 SEGMENT_BYTES: Final = 16 << 20
 """The size of a segment, but for one that holds a longer batch."""
@@ -277,7 +284,7 @@ class Log:
         return from_place(self._places[index - self._mark_index - 1])
 
     @property
-    def repaired(self) -> str | None:
+    def repaired(self) -> TornEnd | None:
         """What was wrong with its end when it was opened, if anything was."""
         return self._journal.repaired
 

@@ -63,6 +63,23 @@ class CorruptLog(Exception):
         )
         self.path = path
         self.offset = offset
+        self.why = why
+
+
+@frozen(slots=True)
+class TornEnd:
+    """
+    Where the log was not whole, as a crash leaves it.
+
+    @ivar offset: from here on it was erased.
+    """
+
+    path: str
+    offset: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path} from offset {self.offset} on: {self.why}"
 
 
 @define(slots=True)  # not frozen, as that costs time at each start
@@ -134,7 +151,7 @@ class Segment:
         offset = 0
         while offset < len(buffer):
             try:
-                batch = _decode_batch(buffer, offset)
+                batch = decode_batch(buffer, offset)
             except BadRecord:
                 return
             yield batch
@@ -146,7 +163,7 @@ class Segment:
         if not buffer.strip(b"\0"):
             return None
         try:
-            _decode_batch(buffer, 0)
+            decode_batch(buffer, 0)
         except BadRecord as error:
             return BadRecord(self.length + error.offset, error.why)
         return BadRecord(self.length, "a batch that does not follow")
@@ -188,8 +205,23 @@ class Segment:
             self.file.write(start, self.file.read(start, self.length - start))
 
 
-def _decode_batch(buffer: bytes, start: int) -> Batch:
-    """@raise BadRecord: it is not there whole."""
+def find_batch(buffer: bytes, offset: int) -> Batch | None:
+    """The first that is whole, from C{offset} on."""
+    offset = buffer.find(_BATCH_START, offset)
+    while offset != -1:
+        try:
+            return decode_batch(buffer, offset)
+        except BadRecord:
+            offset = buffer.find(_BATCH_START, offset + 1)
+    return None
+
+
+def decode_batch(buffer: bytes, start: int) -> Batch:
+    """
+    The batch at C{start}.
+
+    @raise BadRecord: it is not there whole.
+    """
     kind, body, offset = decode_record(buffer, start)
     if kind != RecordType.BATCH or len(body) != BATCH.size:
         raise BadRecord(start, "no batch begins here")

@@ -18,6 +18,7 @@ that it could lie in, and would be read again for each key.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from typing import Any, Final
 
 from attrs import define, field
 from rocksdict import (
+    AccessType,
     BlockBasedIndexType,
     BlockBasedOptions,
     Cache,
@@ -53,6 +55,7 @@ OPEN_FILES: Final = 512
 
 _CURRENT = "CURRENT"
 _FIRST: Final = "engine-00000001"
+_ROCKS_FILE: Final = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.(sst|log)")
 _ENGINE_NAME: Final = re.compile(r"engine-\d{8}")
 
 
@@ -205,6 +208,99 @@ def _engine_error(path: str, error: Exception) -> Exception:
     )
 
 
+def current_engine(filesystem: FileSystem, directory: str) -> str | None:
+    """The name of the current engine; None where none is named."""
+    path = f"{directory}/{_CURRENT}"
+    if not filesystem.exists(path):
+        return None
+    file = filesystem.open(path)
+    try:
+        return file.read(0, 256).decode("latin-1").strip()
+    finally:
+        file.close()
+
+
+@define(slots=True, eq=False)
+class RocksReader:
+    """
+    Implements L{Engine<kvdb.store.engine.Engine>} for an engine that nobody uses,
+    and writes nothing.
+
+    RocksDB writes beside the files that it was only told to read, so they are
+    linked into a directory where it may.
+
+    @ivar scratch: that directory, which is empty.
+    """
+
+    path: str
+    scratch: str
+    _db: Rdict = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        for name in os.listdir(self.path):
+            if _ROCKS_FILE.fullmatch(name):
+                os.symlink(
+                    os.path.abspath(f"{self.path}/{name}"), f"{self.scratch}/{name}"
+                )
+        options = _options()
+        options.create_if_missing(False)
+        try:
+            self._db = Rdict(
+                self.scratch,
+                options=options,
+                column_families={"default": options},
+                access_type=AccessType.read_only(),
+            )
+        except Exception as error:
+            raise self._error(error) from error
+
+    def _error(self, error: Exception) -> Exception:
+        text = str(error).replace(self.scratch, self.path)
+        return _engine_error(self.path, ValueError(text))
+
+    def get(self, key: bytes) -> bytes | None:
+        """See there, as for all below."""
+        try:
+            value: bytes | None = self._db.get(key)
+        except Exception as error:
+            raise self._error(error) from error
+        return value
+
+    def scan(self, low: bytes, high: bytes) -> Iterator[Pair]:
+        """See there."""
+        try:
+            yield from _scan(self.path, self._db.iter(), low, high)
+        except EngineError as error:
+            raise EngineError(str(error).replace(self.scratch, self.path)) from error
+
+    def write(self, batch: Mapping[bytes, bytes | None]) -> None:
+        """Nothing may be written."""
+        raise AssertionError(f"a write to {self.path}, which is only read")
+
+    def begin_flush(self) -> None:
+        """There is nothing to flush."""
+
+    def flushed(self) -> bool:
+        """Always."""
+        return True
+
+    def flush(self) -> None:
+        """There is nothing to flush."""
+
+    def open_view(self) -> RocksView:
+        """See there."""
+        return RocksView(self.path, self._db.iter())
+
+    @property
+    def size_bytes(self) -> int:
+        """See there."""
+        return self._db.property_int_value("rocksdb.total-sst-files-size") or 0
+
+    def close(self) -> None:
+        """See there."""
+        self._db.close()
+
+
 @define(slots=True, eq=False)
 class RocksEngines:
     """Implements L{Engines<kvdb.store.engine.Engines>}."""
@@ -216,7 +312,7 @@ class RocksEngines:
     def open(self) -> Engine:
         """See there, as for all below."""
         self.filesystem.make_directory(self.directory)
-        name = self._read_current()
+        name = current_engine(self.filesystem, self.directory)
         if name is None:
             name = _FIRST
             self._check_unnamed()
@@ -246,16 +342,6 @@ class RocksEngines:
                 raise _engine_error(
                     self.directory, ValueError(f"{_CURRENT} is missing")
                 )
-
-    def _read_current(self) -> str | None:
-        path = f"{self.directory}/{_CURRENT}"
-        if not self.filesystem.exists(path):
-            return None
-        file = self.filesystem.open(path)
-        try:
-            return file.read(0, 256).decode("latin-1").strip()
-        finally:
-            file.close()
 
     def _write_current(self, name: str) -> None:
         path = f"{self.directory}/{_CURRENT}"

@@ -20,11 +20,11 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from google_crc32c import extend as extend_crc32c
 
 from kvdb.raft.messages import ConfState
-from kvdb.store.engine import Engine, Engines, View
+from kvdb.store.engine import Engine, Engines, Pair, View
 
 CHUNK_BYTES: Final = 256 << 10
 """The size of a chunk, but for one that holds a longer pair."""
@@ -79,19 +79,21 @@ class StoreSnapshot:
 
 
 @define(slots=True, eq=False)
-class SnapshotReceiver:
-    """A store in the making, beside the one that serves."""
+class SnapshotReader:
+    """
+    The pairs in a stream of chunks.
 
-    _engines: Engines
-    _engine: Engine | None
+    @ivar whole: the trailer has come, and all was as it was sent.
+    """
+
+    whole: bool = False
     _started: bool = False
-    _whole: bool = False
     _count: int = 0
     _checksum: int = 0
 
-    def write(self, chunk: bytes) -> None:
+    def take(self, chunk: bytes) -> list[Pair]:
         """
-        The next chunk.
+        The pairs in the next chunk.
 
         @raise BadSnapshot: it is not one.
         """
@@ -99,17 +101,18 @@ class SnapshotReceiver:
         try:
             if not self._started:
                 self._begin(chunk)
-            elif self._whole:
-                self._whole = False
+            elif self.whole:
+                self.whole = False
                 raise BadSnapshot("a chunk behind the end")
             elif kind == _IS_PAIRS:
-                self._add(chunk[1:])
+                return self._read(chunk[1:])
             elif kind == _IS_TRAILER:
                 self._end(chunk)
             else:
                 raise BadSnapshot(f"a chunk of unknown kind {kind}")
         except struct.error as error:
             raise BadSnapshot(f"a chunk of {len(chunk)} bytes is cut") from error
+        return []
 
     def _begin(self, chunk: bytes) -> None:
         kind, magic, version, _, _ = _HEADER.unpack(chunk)
@@ -121,8 +124,8 @@ class SnapshotReceiver:
             )
         self._started = True
 
-    def _add(self, chunk: bytes) -> None:
-        batch: dict[bytes, bytes | None] = {}
+    def _read(self, chunk: bytes) -> list[Pair]:
+        pairs: list[Pair] = []
         offset = 0
         while offset < len(chunk):
             key_length, value_length = _PAIR.unpack_from(chunk, offset)
@@ -131,11 +134,10 @@ class SnapshotReceiver:
             offset = middle + value_length
             if offset > len(chunk):
                 raise BadSnapshot("a pair cut within a chunk")
-            batch[chunk[start:middle]] = chunk[middle:offset]
-            self._count += 1
+            pairs.append((chunk[start:middle], chunk[middle:offset]))
+        self._count += len(pairs)
         self._checksum = extend_crc32c(self._checksum, chunk)
-        assert self._engine is not None
-        self._engine.write(batch)
+        return pairs
 
     def _end(self, chunk: bytes) -> None:
         _, count, checksum = _TRAILER.unpack(chunk)
@@ -144,7 +146,28 @@ class SnapshotReceiver:
                 f"{self._count} pairs with checksum {self._checksum:08x} came, {count}"
                 f" with {checksum:08x} were sent"
             )
-        self._whole = True
+        self.whole = True
+
+
+@define(slots=True, eq=False)
+class SnapshotReceiver:
+    """A store in the making, beside the one that serves."""
+
+    _engines: Engines
+    _engine: Engine | None
+    _reader: SnapshotReader = field(factory=SnapshotReader)
+
+    def write(self, chunk: bytes) -> None:
+        """
+        The next chunk.
+
+        @raise BadSnapshot: it is not one.
+        """
+        pairs = self._reader.take(chunk)
+        if pairs:
+            batch: dict[bytes, bytes | None] = dict(pairs)
+            assert self._engine is not None
+            self._engine.write(batch)
 
     def finish(self) -> None:
         """
@@ -152,7 +175,7 @@ class SnapshotReceiver:
 
         @raise BadSnapshot: the end is missing.
         """
-        if not self._whole:
+        if not self._reader.whole:
             raise BadSnapshot("the end of the snapshot is missing")
         assert self._engine is not None
         self._engine.flush()
@@ -161,7 +184,7 @@ class SnapshotReceiver:
         """Hand over the finished engine."""
         engine = self._engine
         assert engine is not None, "a snapshot was taken twice, or aborted"
-        assert self._whole, "a snapshot was taken that was not whole"
+        assert self._reader.whole, "a snapshot was taken that was not whole"
         self._engine = None
         return engine
 

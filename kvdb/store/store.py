@@ -82,6 +82,9 @@ member, or they would forget differently: changing it is a new format."""
 
 FORMAT_VERSION: Final = 1
 
+_SWEPT_AT_ONCE: Final = 1000
+"""Events given back in one write, where nobody waits."""
+
 _STATE_KEY: Final = b"ms"
 _CONF_STATE_KEY: Final = b"mc"
 _STATE = struct.Struct(">HQQQQQQQQQ")
@@ -229,6 +232,36 @@ class Store:
             self._put_member(member)
         self._set_conf_state(ConfState(voters))
         self._finish(1, 1)
+        self.engine.flush()
+        self._durable_index = self._flush_index = 1
+        self.windows.begin(1)
+
+    def begin_anew(
+        self, cluster_id: int, members: Sequence[Member], revision: int
+    ) -> None:
+        """
+        Make of the state that was taken over from another cluster what every
+        member of a new one starts from, at index 1 and term 1.  Keys and outcomes
+        stay; history, members, and ids that were removed are forgotten.
+
+        @param revision: of the new cluster's beginning; all up to it counts as
+            compacted, so that who watched the other cluster hears that it missed
+            something.
+        """
+        assert revision >= self.revision, "a revision that moves back"
+        for node in self.members:
+            self._batch[b"n" + _U64.pack(node)] = None
+        for node in self.removed:
+            self._batch[b"r" + _U64.pack(node)] = None
+        self.members, self.removed = {}, set()
+        self.cluster_id = cluster_id
+        self.revision = self.compacted_revision = revision
+        for member in members:
+            self._put_member(member)
+        self._set_conf_state(ConfState(tuple(sorted(self.members))))
+        self._finish(1, 1)
+        while self.compact_slice(_SWEPT_AT_ONCE):
+            pass
         self.engine.flush()
         self._durable_index = self._flush_index = 1
         self.windows.begin(1)

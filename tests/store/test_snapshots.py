@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kvdb.peer.snapshots import MAX_CHUNK_BYTES
 from kvdb.raft.messages import ConfState
+from kvdb.storage.records import MAX_ENTRY_BYTES
 from kvdb.store import snapshot
 from kvdb.store.commands import (
     Compact,
@@ -36,6 +38,19 @@ class FlushesTests(StoreTestCase):
 
 class FlushesOnRocksTests(OnRocks, FlushesTests):
     """On the engine of real members."""
+
+
+class LongValuesTests(StoreTestCase):
+    """Chunks hold whole pairs, and a value may be longer than most chunks."""
+
+    def test_the_longest_value_fits_into_what_peers_carry(self) -> None:
+        key, value = b"/" + bytes(4095), bytes(MAX_ENTRY_BYTES - 8192)
+        almost = bytes(snapshot.CHUNK_BYTES - 200)
+        self.do(Put(b"/", almost), Put(key, value), Put(key, b""))
+        chunks = self.store.open_snapshot().chunks()
+        longest = max(map(len, chunks))
+        self.assertGreater(longest, len(value))
+        self.assertLessEqual(longest, MAX_CHUNK_BYTES)
 
 
 class SnapshotsTests(StoreTestCase):

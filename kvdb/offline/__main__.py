@@ -1,0 +1,5 @@
+"""C{python -m kvdb.offline}: see L{kvdb.offline.command}."""
+
+from kvdb.offline.command import main
+
+main()

@@ -1,0 +1,257 @@
+"""
+Data directories: one that is there, to be read; and one in the making.
+
+Rules: a directory that a node uses is refused; one that is read is not changed; one
+that is made stands under another name until it is whole and on the disk, so that
+what was given up halfway is no data directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from kvdb.node.replica import open_replica
+from kvdb.offline.files import Untouched, real_filesystem
+from kvdb.storage.filesystem import FileSystem, Lock
+from kvdb.storage.log import Identity, Log
+from kvdb.store.engine import Engine, EngineError, Engines
+from kvdb.store.rocks import RocksEngines, RocksReader, current_engine
+from kvdb.store.store import Store
+
+UNFINISHED: Final = ".unfinished"
+"""What the name of a directory in the making ends with."""
+
+OWN_NAMES: Final = frozenset({"log", "store"})
+"""What is in a data directory."""
+
+Progress = Callable[[int], None]
+"""Told how many bytes were read so far."""
+
+
+class Unusable(Exception):
+    """A path is not what it must be; the text says what to do."""
+
+
+@frozen(slots=True)
+class Disk:
+    """
+    Where directories are made.
+
+    @ivar engines: the engines in a directory.
+    @ivar entropy: so many bytes that nobody can foretell.
+    """
+
+    filesystem: FileSystem
+    engines: Callable[[str], Engines]
+    entropy: Callable[[int], bytes]
+
+
+def real_disk() -> Disk:
+    """This machine's."""
+    filesystem = real_filesystem()
+    return Disk(filesystem, lambda path: RocksEngines(filesystem, path), os.urandom)
+
+
+# What is there.
+
+
+@frozen(slots=True)
+class OneEngine:
+    """Implements L{Engines<kvdb.store.engine.Engines>} for reading."""
+
+    _engine: RocksReader
+
+    def open(self) -> RocksReader:
+        """See there."""
+        return self._engine
+
+    def stage(self) -> Engine:
+        """Nothing is made here."""
+        raise AssertionError("a store that is only read takes no snapshot")
+
+    def switch(self, staged: Engine) -> None:
+        """Nor anything replaced."""
+
+    def discard(self, staged: Engine) -> None:
+        """Nor thrown away."""
+
+
+@contextmanager
+def held(directory: str) -> Iterator[None]:
+    """
+    A data directory, kept from every node meanwhile.
+
+    @raise DirectoryInUse: a node has it.
+    @raise Unusable: it is none.
+    """
+    if not os.path.isdir(f"{directory}/log"):
+        raise Unusable(
+            f"{directory} is no data directory of kvdb: there is no {directory}/log"
+        )
+    lock: Lock = Untouched().lock(f"{directory}/log/lock")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def read_log(directory: str) -> Iterator[Log]:
+    """
+    The log of a data directory, as a node would find it.
+
+    @raise CorruptLog: it is not what was written.
+    """
+    log = Log.open(Untouched(), f"{directory}/log", Clock())
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+@contextmanager
+def read_engine(directory: str) -> Iterator[RocksReader]:
+    """
+    The engine of a data directory.
+
+    @raise EngineError: it cannot be read.
+    @raise Unusable: there is none.
+    """
+    store = f"{directory}/store"
+    name = current_engine(Untouched(), store)
+    if name is None:
+        raise Unusable(f"there is no {store}/CURRENT: this member holds no keys yet")
+    path = f"{store}/{name}"
+    if "/" in name or not os.path.isdir(path):
+        raise EngineError(f"{store}/CURRENT names {name[:50]!r}, which is not there")
+    with tempfile.TemporaryDirectory(prefix="kvdb-") as scratch:
+        engine = RocksReader(path, scratch)
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+@contextmanager
+def read_store(directory: str) -> Iterator[Store]:
+    """
+    The store of a data directory.
+
+    @raise EngineError: it cannot be read.
+    @raise Unusable: there is none.
+    """
+    with read_engine(directory) as engine:
+        yield Store.open(OneEngine(engine))
+
+
+@contextmanager
+def read_directory(directory: str) -> Iterator[tuple[Log, Store]]:
+    """Log and store of a directory that no node uses."""
+    with ExitStack() as stack:
+        stack.enter_context(held(directory))
+        log = stack.enter_context(read_log(directory))
+        yield log, stack.enter_context(read_store(directory))
+
+
+# What is made.
+
+
+@contextmanager
+def new_directory(filesystem: FileSystem, directory: str) -> Iterator[str]:
+    """
+    A directory in the making: the name under which it is made.  It gets its own
+    name at the end, when it is durable; what fails leaves nothing.
+
+    @raise Unusable: there is something already.
+    """
+    path = os.path.realpath(directory)
+    above = os.path.dirname(path)
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise Unusable(f"{directory} is no directory")
+    if os.path.isdir(path) and os.listdir(path):
+        raise Unusable(
+            f"{directory} is not empty: name a new directory, or an empty one"
+        )
+    if os.path.ismount(path):
+        raise Unusable(
+            f"{directory} is where a file system is mounted: name a directory in it,"
+            " since a new one is made beside it and renamed when it is whole"
+        )
+    made = path + UNFINISHED
+    if os.path.lexists(made):
+        _remove_unfinished(made)
+    try:
+        filesystem.make_directory(made)
+        with _working_in(made):
+            yield made
+            _sync_tree(filesystem, made)
+            filesystem.rename(made, path)
+        filesystem.sync_directory(above)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def _remove_unfinished(made: str) -> None:
+    """What another run left, which was killed."""
+    if not os.path.isdir(made) or not OWN_NAMES.issuperset(os.listdir(made)):
+        raise Unusable(f"{made} is in the way: remove it")
+    with _working_in(made):
+        shutil.rmtree(made)
+
+
+@contextmanager
+def _working_in(made: str) -> Iterator[None]:
+    """So that another run lets it be."""
+    fd = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise Unusable(f"{made} is being made by another process") from None
+    finally:
+        os.close(fd)
+
+
+def _sync_tree(filesystem: FileSystem, directory: str) -> None:
+    """Make durable all that is in a directory."""
+    for path, _, names in os.walk(directory):
+        for name in names:
+            file = filesystem.open(f"{path}/{name}")
+            try:
+                file.sync()
+            finally:
+                file.close()
+        filesystem.sync_directory(path)
+
+
+def write_log(disk: Disk, directory: str, node_id: int, store: Store) -> None:
+    """The log of a member that begins with what C{store} holds."""
+    instance_id = int.from_bytes(disk.entropy(8), "big") >> 1 | 1
+    log = Log.open(disk.filesystem, f"{directory}/log", Clock())
+    try:
+        log.set_identity(Identity(store.cluster_id, node_id, instance_id))
+        open_replica(log, store)
+        at_once(log.sync())
+    finally:
+        log.close()
+
+
+def at_once(done: Deferred[None]) -> None:
+    """What a Deferred has come to already."""
+    results: list[object] = []
+    done.addBoth(results.append)
+    assert results, "on this disk nothing is done later"
+    if isinstance(results[0], Failure):
+        results[0].raiseException()

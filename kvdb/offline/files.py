@@ -1,0 +1,155 @@
+"""
+The disk, as the tools here see it.
+
+L{AtOnce} does what a node has done beside its reactor at once.  L{Untouched} shows
+what is there, and keeps every change to itself: a log opened through it is read as a
+node would read it at its start, torn end and all, and is left as it was.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+
+from attrs import define
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+
+from kvdb.storage.filesystem import DirectoryInUse, RealFileSystem
+
+
+class AtOnce:
+    """Implements L{SyncThread<kvdb.storage.filesystem.SyncThread>}."""
+
+    def run(self, work: Callable[[], None]) -> Deferred[None]:
+        """Do it now."""
+        return maybeDeferred(work)
+
+
+def real_filesystem() -> RealFileSystem:
+    """The operating system's, without a reactor."""
+    return RealFileSystem(AtOnce())
+
+
+@define(slots=True, eq=False)
+class UntouchedFile:
+    """
+    Implements L{File<kvdb.storage.filesystem.File>}: what is written to it is
+    forgotten.
+    """
+
+    path: str
+    _fd: int | None
+    _size: int
+
+    def size(self) -> int:
+        """See there, as for all below."""
+        return self._size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See there."""
+        parts = []
+        while self._fd is not None and length > 0:
+            part = os.pread(self._fd, length, offset)
+            if not part:
+                break
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return b"".join(parts)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Forgotten."""
+
+    def allocate(self, length: int) -> None:
+        """It only says so."""
+        self._size = max(self._size, length)
+
+    def allocate_later(self, length: int) -> Deferred[None]:
+        """Likewise."""
+        self.allocate(length)
+        return succeed(None)
+
+    def truncate(self, length: int) -> None:
+        """Forgotten."""
+
+    def sync(self) -> None:
+        """There is nothing to sync."""
+
+    def sync_later(self) -> Deferred[None]:
+        """Likewise."""
+        return succeed(None)
+
+    def close(self) -> None:
+        """See there."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+@define(slots=True, eq=False)
+class SharedLock:
+    """A lock that was held already, or that there is no need for."""
+
+    _fd: int | None
+
+    def release(self) -> None:
+        """See L{Lock<kvdb.storage.filesystem.Lock>}."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+class Untouched:
+    """Implements L{FileSystem<kvdb.storage.filesystem.FileSystem>}."""
+
+    def make_directory(self, path: str) -> None:
+        """Forgotten."""
+
+    def list(self, path: str) -> list[str]:
+        """See there."""
+        return sorted(os.listdir(path))
+
+    def exists(self, path: str) -> bool:
+        """See there."""
+        return os.path.exists(path)
+
+    def open(self, path: str) -> UntouchedFile:
+        """See there; what is not there is empty."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return UntouchedFile(path, None, 0)
+        return UntouchedFile(path, fd, os.fstat(fd).st_size)
+
+    def rename(self, old: str, new: str) -> None:
+        """Forgotten."""
+
+    def remove(self, path: str) -> None:
+        """Forgotten."""
+
+    def sync_directory(self, path: str) -> None:
+        """There is nothing to sync."""
+
+    def sync_directory_later(self, path: str) -> Deferred[None]:
+        """Likewise."""
+        return succeed(None)
+
+    def lock(self, path: str) -> SharedLock:
+        """
+        See there: a node has the file locked for itself, and several tools may
+        share it.
+        """
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return SharedLock(None)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise DirectoryInUse(
+                f"{os.path.dirname(os.path.dirname(path))} is in use: stop the node"
+                " first"
+            ) from None
+        return SharedLock(fd)

@@ -1,0 +1,266 @@
+"""
+A cluster made of what one member has: for when no majority will ever come back.
+
+What the member's store holds is taken over, the entries of its log behind that are
+applied, and the result begins a new cluster of one, as a restored one does.  It is
+made beside; the member's own directory is left as it is.
+
+What may be lost, and is told before: writes that were acknowledged by others and
+never came here.  What may be kept though nobody was told that it was done: entries
+that came here, and of which this member did not learn that they were committed.  In
+such an emergency they are kept, as most of them were committed, and acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from attrs import frozen
+
+from kvdb.node.replica import Replica
+from kvdb.offline.archive import END_KEY, FIRST_KEY, ContentDigest
+from kvdb.offline.directory import (
+    Disk,
+    Progress,
+    Unusable,
+    new_directory,
+    read_directory,
+    write_log,
+)
+from kvdb.offline.restore import REVISION_STEP, moved_on, write_pairs
+from kvdb.raft.confchange import as_v2, decode_conf_change
+from kvdb.raft.messages import Entry, EntryType
+from kvdb.storage.log import Identity, Log
+from kvdb.storage.segment import TornEnd
+from kvdb.store.commands import Member
+from kvdb.store.encoding import decode_command, split_commands
+from kvdb.store.engine import Pair
+from kvdb.store.store import Store
+
+READ_BYTES: Final = 1 << 20
+"""Of entries, applied at once."""
+
+WRITE_PAIRS: Final = 1000
+"""Pairs that are written at once."""
+
+
+@frozen(slots=True)
+class Survey:
+    """
+    What one member has.
+
+    @ivar identity: whose it is.
+    @ivar term: the newest term that it knew of.
+    @ivar applied: the last entry that its store holds for good.
+    @ivar committed: the last that it noted down as committed.
+    @ivar last: the last in its log, of term C{last_term}.
+    @ivar revision: of its store, before entries are applied.
+    @ivar role: what it was in the cluster, as far as it knows.
+    @ivar newest_ms: when its newest write was proposed, since 1970; None where it
+        cannot be told.
+    @ivar repaired: what a crash left unfinished at the end of its log.
+    """
+
+    identity: Identity
+    term: int
+    applied: int
+    committed: int
+    last: int
+    last_term: int
+    revision: int
+    members: tuple[Member, ...]
+    role: str
+    newest_ms: int | None
+    repaired: TornEnd | None
+
+    @property
+    def uncertain(self) -> int:
+        """Entries that may or may not have been committed."""
+        return self.last - self.committed
+
+    def warnings(self) -> Iterator[str]:
+        """What would be lost, or may be."""
+        others = [one.id for one in self.members if one.id != self.identity.node_id]
+        if others:
+            yield (
+                f"the other members {others} are given up: what they acknowledged and"
+                " this one never received is lost, and nobody can tell here how much"
+                " that is"
+            )
+        if self.term > self.last_term:
+            yield (
+                f"a leader was elected in term {self.term}, after the last entry that"
+                f" came here (term {self.last_term}): it may have taken writes that are"
+                " not here"
+            )
+        if self.uncertain:
+            yield (
+                f"{self.uncertain} entries, {self.committed + 1} to {self.last}, came"
+                " here and may or may not have been committed: they are kept, unless"
+                " --discard-uncommitted is given, which loses those that were"
+            )
+        if self.role == "learner":
+            yield "it was a learner, and may be far behind the voters"
+        elif self.role == "no member" or self.identity.removed:
+            yield "it was no member any more: what it has is as old as its removal"
+        if self.identity.diverged:
+            yield "its data was found to differ from the other members'"
+        if self.repaired is not None:
+            yield f"the end of its log was not whole, and is left out: {self.repaired}"
+
+
+@frozen(slots=True)
+class Recovered:
+    """
+    @ivar applied: how many entries of the log were applied to the store.
+    @ivar digest: see L{ContentDigest}.
+    """
+
+    cluster_id: int
+    revision: int
+    applied: int
+    keys: int
+    digest: str
+
+
+def survey(directory: str) -> Survey:
+    """
+    What a member has.
+
+    @raise CorruptLog, EngineError: it cannot be read.
+    @raise DirectoryInUse: the member runs.
+    @raise Unusable: there is no member's data.
+    """
+    with read_directory(directory) as (log, store):
+        return _survey(log, store, _identity(directory, log))
+
+
+def _identity(directory: str, log: Log) -> Identity:
+    if log.identity is None:
+        raise Unusable(f"{directory} has no identity: no member was ever started in it")
+    return log.identity
+
+
+def _survey(log: Log, store: Store, identity: Identity) -> Survey:
+    if store.applied_index + 1 < log.first_index():
+        raise Unusable(
+            f"the log begins at index {log.first_index()} and the store ends at"
+            f" {store.applied_index}: entries are missing, restore a backup"
+        )
+    hard_state, _ = Replica(log, store).initial_state()
+    # A store ahead of its log is one that a snapshot brought.
+    last = max(log.last_index(), store.applied_index)
+    is_log = last == log.last_index() and _continues(log, store)
+    node = identity.node_id
+    own = store.members.get(node)
+    voter = node in store.conf_state.voters
+    role = "no member" if own is None else "voter" if voter else "learner"
+    return Survey(
+        identity=identity,
+        term=hard_state.term,
+        applied=store.applied_index,
+        committed=min(hard_state.commit, last if is_log else store.applied_index),
+        last=last if is_log else store.applied_index,
+        last_term=log.term(last) if is_log else store.applied_term,
+        revision=store.revision,
+        members=tuple(store.members.values()),
+        role=role,
+        newest_ms=_newest_ms(log) if is_log else None,
+        repaired=log.repaired,
+    )
+
+
+def _continues(log: Log, store: Store) -> bool:
+    """Whether the log goes on where the store ends."""
+    applied = store.applied_index
+    return applied <= log.last_index() and log.term(applied) == store.applied_term
+
+
+def _newest_ms(log: Log) -> int | None:
+    """When the last command in the log was proposed."""
+    for index in range(log.last_index(), log.first_index() - 1, -1):
+        [entry] = log.entries(index, index + 1, READ_BYTES)
+        if entry.type is EntryType.NORMAL and entry.data:
+            envelope, _ = decode_command(split_commands(entry.data)[-1])
+            return envelope.time_ms
+    return None
+
+
+def recover(
+    disk: Disk,
+    directory: str,
+    target: str,
+    node_id: int,
+    url: str,
+    progress: Progress,
+    *,
+    revision_step: int = REVISION_STEP,
+    discard_uncommitted: bool = False,
+) -> Recovered:
+    """
+    Make in C{target} the data directory of member C{node_id}, alone in a new
+    cluster, of what the member in C{directory} has.
+
+    @raise CorruptLog, EngineError: that cannot be read.
+    @raise Unusable: there is something in C{target}.
+    """
+    with (
+        read_directory(directory) as (log, source),
+        new_directory(disk.filesystem, target) as made,
+    ):
+        found = _survey(log, source, _identity(directory, log))
+        engines = disk.engines(f"{made}/store")
+        engine = engines.open()
+        try:
+            size = 0
+            for pairs in _some_at_a_time(source.engine.scan(FIRST_KEY, END_KEY)):
+                write_pairs(engine, pairs)
+                size += sum(len(key) + len(value) for key, value in pairs)
+                progress(size)
+            engine.flush()
+        finally:
+            engine.close()
+        store = Store.open(engines)
+        try:
+            until = found.committed if discard_uncommitted else found.last
+            _apply(log, store, until)
+            revision = moved_on(store.revision, revision_step)
+            cluster_id = int.from_bytes(disk.entropy(8), "big") | 1
+            store.begin_anew(cluster_id, [Member(node_id, url)], revision)
+            write_log(disk, made, node_id, store)
+            digest = ContentDigest()
+            for pairs in _some_at_a_time(store.engine.scan(b"k", b"l")):
+                digest.add(pairs)
+        finally:
+            store.close()
+    applied = until - found.applied
+    return Recovered(cluster_id, revision, applied, digest.keys, digest.text())
+
+
+def _apply(log: Log, store: Store, until: int) -> None:
+    """The entries up to C{until}, as a node would."""
+    while store.applied_index < until:
+        first = store.applied_index + 1
+        for entry in log.entries(first, until + 1, READ_BYTES):
+            _apply_one(store, entry)
+
+
+def _apply_one(store: Store, entry: Entry) -> None:
+    if entry.type is EntryType.NORMAL:
+        store.apply([entry])
+        return
+    # Who is a voter matters no more: the members are about to be given up.
+    change = as_v2(decode_conf_change(entry))
+    store.apply_conf_change(entry.index, entry.term, change, store.conf_state)
+
+
+def _some_at_a_time(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
+    some: list[Pair] = []
+    for pair in pairs:
+        some.append(pair)
+        if len(some) == WRITE_PAIRS:
+            yield some
+            some = []
+    if some:
+        yield some
