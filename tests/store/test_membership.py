@@ -134,6 +134,7 @@ class MembershipTests(StoreTestCase):
             "tcp://a:1/",
             "http://[::1]:65535",
             "http://1.2.3.4:5",
+            "https://a:1",
         ):
             self.assertIsNone(url_problem(url), url)
         for url in (
@@ -144,7 +145,7 @@ class MembershipTests(StoreTestCase):
             "http://a:0",
             "http://a:65536",
             "http://a:x",
-            "https://a:1",
+            "ftp://a:1",
             "http://a:1/path",
             "http://a:1?q",
             "http://a:1#f",
