@@ -120,7 +120,7 @@ class Security(Service):
         @raise Unusable: one is of no use.
         """
         super().startService()
-        settings, files = self._settings, self._host.files
+        settings = self._settings
         things: list[Reloaded[Any]] = []
         if settings.tls is not None:
             self.tls = self._reloaded("TLS for clients", settings.tls)
@@ -129,6 +129,7 @@ class Security(Service):
             self.peer_tls = self._reloaded("TLS among members", settings.peer_tls)
             things.append(self.peer_tls)
         if settings.access_file is not None:
+            files = self._host.files
             load = partial(load_access, files, settings.access_file)
             self.access = Reloaded(
                 "the access file", [settings.access_file], files, load
