@@ -80,16 +80,9 @@ def test_every_metric_is_shown_or_alerted_on() -> None:
     missing = {name for name in names if name not in queries}
     # Of those, others say as much.
     assert missing <= {
-        "kvdb_server_proposals_committed_total",
-        "kvdb_server_proposals_applied_total",
-        "kvdb_store_revision",
         "kvdb_store_compacted_revision",
         "kvdb_raft_peer_match_index",
         "kvdb_raft_last_index",
-        "kvdb_backups",
-        "kvdb_network_peer_queued_bytes",
-        "kvdb_snapshots_receiving",
-        "kvdb_watches_paused",
     }
 
 
