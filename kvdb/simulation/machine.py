@@ -9,6 +9,7 @@ is expected of it is said by L{Machine.excuses}.
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Callable, Mapping
 from random import Random
@@ -50,6 +51,18 @@ def address(node_id: int) -> str:
 def peer_url(node_id: int) -> str:
     """Where its peers reach it."""
     return f"http://{address(node_id)}:{PEER_PORT}"
+
+
+class NoFiles:
+    """Implements L{Files<kvdb.reloading.Files>}: none is there."""
+
+    def stamp(self, path: str) -> object:
+        """See there."""
+        raise FileNotFoundError(errno.ENOENT, "a simulated machine has none", path)
+
+    def read(self, path: str) -> bytes:
+        """See there."""
+        raise FileNotFoundError(errno.ENOENT, "a simulated machine has none", path)
 
 
 @define(slots=True, eq=False, kw_only=True)
@@ -101,7 +114,7 @@ class Machine:
     @property
     def files(self) -> Files:
         """There are none: a simulated node has neither certificates nor users."""
-        raise NotImplementedError("a simulated machine has no files of options")
+        return NoFiles()
 
     def in_thread(self, work: Callable[[], Any]) -> Deferred[Any]:
         """See L{Host<kvdb.host.Host>}, as for all below: at once."""

@@ -56,8 +56,8 @@ _TLS_RECORD: Final = b"\x16"
 def valid_for(certificate: crypto.X509, host: str) -> bool:
     """Whether a certificate's subject alternative names hold C{host} (RFC 9525)."""
     address = isIPAddress(host) or isIPv6Address(host)
-    wanted: Any = IPAddress_ID(host) if address else DNS_ID(host)
     try:
+        wanted: Any = IPAddress_ID(host) if address else DNS_ID(host)
         patterns = extract_patterns(certificate.to_cryptography())
         verify_service_identity(patterns, [wanted], [])
     except (VerificationError, CertificateError, ValueError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -167,6 +169,22 @@ class Identifying(SynchronousTestCase):
             self.identify(basic("reader", f"{number}"), "::ffff:192.0.2.7")
         self.assertIsInstance(self.identify(READER, "192.0.2.7"), TooManyFailures)
         self.assertEqual(self.identify(READER, "::ffff:192.0.2.8").name, "reader")
+
+    def test_addresses_that_are_none(self) -> None:
+        for number in range(FAILURES):
+            self.identify(basic("reader", f"{number}"), "x" * 1000)
+        self.assertIsInstance(self.identify(READER, "x" * 1000), TooManyFailures)
+        self.assertEqual(list(self.guard._failures), ["x" * 64])
+
+    @given(st.binary(max_size=400))
+    def test_any_bytes_may_be_shown(self, header: bytes) -> None:
+        for shown in (header, b"Basic " + header, b"Bearer " + header):
+            found = credentials_of(shown)
+            self.assertTrue(found is None or 0 < len(found[1]) <= 256)
+        encoded = b"Basic " + base64.b64encode(header)
+        found = credentials_of(encoded)
+        if found is not None:
+            self.assertEqual(found[0].encode() + b":" + found[1], header)
 
     def test_memory_is_bounded(self) -> None:
         self.guarded.beside = Beside()

@@ -85,6 +85,38 @@ class Rules(SynchronousTestCase):
             self.assertNotIn("\n", str(error).replace("\\n", ""))
             self.assertNotIn("hunter2", str(error))
 
+    @given(st.one_of(st.binary(max_size=300), st.text(max_size=300).map(str.encode)))
+    def test_any_bytes_are_a_file_or_a_reason(self, data: bytes) -> None:
+        try:
+            parse_access(data)
+        except ValueError as error:
+            self.assertNotIn("\n", str(error))
+
+    @given(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(
+                        ["roles", "users", "anonymous", "read", "admin", "secret", "a"]
+                    ),
+                    inner,
+                    max_size=4,
+                )
+            ),
+            max_leaves=12,
+        )
+    )
+    def test_any_shape_is_a_file_or_a_reason(self, shape: object) -> None:
+        data = json.dumps({"users": shape, "roles": shape}).encode()
+        try:
+            found = parse_access(data)
+        except ValueError as error:
+            self.assertTrue(str(error))
+        else:
+            self.assertFalse(found.anonymous.is_known)
+
     def test_bounds(self) -> None:
         many = ", ".join(f"'/{n}/'" for n in range(257))
         text = f"[roles.a]\nread=[{many}]\n[anonymous]\nroles=['a']"

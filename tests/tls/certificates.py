@@ -57,6 +57,7 @@ class Authority:
         factory=lambda: ec.generate_private_key(ec.SECP256R1())
     )
     made: int = 0
+    above: Authority | None = None
     certificate: x509.Certificate = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -65,17 +66,26 @@ class Authority:
         self.certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
-            .issuer_name(name)
+            .issuer_name(name if self.above is None else self.above.subject)
             .public_key(self.key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(NOW - 10 * DAY)
             .not_valid_after(NOW + 100 * DAY)
             .add_extension(x509.BasicConstraints(True, None), True)
-            .sign(self.key, hashes.SHA256())
+            .sign((self.above or self).key, hashes.SHA256())
         )
         Path(self.path).write_bytes(
             self.certificate.public_bytes(serialization.Encoding.PEM)
         )
+
+    @property
+    def subject(self) -> x509.Name:
+        """Its name in certificates."""
+        return self.certificate.subject
+
+    def delegate(self, directory: Path, name: str) -> Authority:
+        """A CA whose certificate this one signs."""
+        return Authority(directory, name, above=self)
 
     @property
     def path(self) -> str:

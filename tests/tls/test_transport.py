@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from OpenSSL import SSL
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from kvdb.tls import reasons
 from kvdb.tls.transport import CLOSE_SECONDS, HANDSHAKE_SECONDS, names_of, valid_for
@@ -276,3 +277,60 @@ def test_names(authority: Authority) -> None:
         assert valid_for(certificate, host) is is_valid, (names, host)
     assert names_of(certificate) == "no host"
     del listening
+
+
+def test_a_ca_between(authority: Authority, tmp_path: Path) -> None:
+    """It is sent along; and may itself be what is trusted."""
+    middle = authority.delegate(tmp_path / "middle", "a CA between")
+    pair = middle.issue(HOST)
+    alone = Path(pair.cert).read_bytes()
+    client_files = material(authority.issue("client"), authority)
+    for chain, trusts, is_good in (
+        (alone + Path(middle.path).read_bytes(), authority, True),
+        (alone, authority, False),
+        (alone, middle, True),
+    ):
+        Path(pair.cert).write_bytes(chain)
+        listening = Listening(material(pair, None))
+        client_files = material(authority.issue("client"), trusts)
+        server, client = listening.accept(), dialled(client_files, HOST, Clock())
+        client[0].write(b"hello")
+        carry(client, server)
+        assert (within(server[0]).heard == b"hello") is is_good
+        if not is_good:
+            assert "it is not signed by the CA" in why(client[0])
+
+
+def test_a_certificate_that_cannot_be_read(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes wrong in looking at it is a no."""
+    found = material(authority.issue(HOST), authority)
+
+    def fail(*_: object) -> bool:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr("kvdb.tls.transport.valid_for", fail)
+    listening = Listening(found)
+    server, client = listening.accept(), dialled(found, HOST, Clock())
+    client[0].write(b"hello")
+    carry(client, server)
+    assert "the certificate could not be read (odd)" in why(client[0])
+    assert within(server[0]).heard == b""
+
+
+def test_reasons_that_are_not_known() -> None:
+    for entries, expected in (
+        ([("SSL routines", "", "something new")], "TLS: something new"),
+        ([], "TLS: Error"),
+    ):
+        assert reasons.of_failure(Failure(SSL.Error(entries))) == expected
+    assert reasons.of_certificate(9999) == "OpenSSL's verification error 9999"
+    assert reasons.of_failure(Failure(ValueError("x"))) == "x"
+
+
+def test_addresses_that_cannot_be_names(authority: Authority) -> None:
+    found = material(authority.issue(HOST), authority)
+    certificate: Any = SSL.Connection(found.value.server, None).get_certificate()
+    for host in ("", ".", "a_b", "a..b", "-"):
+        assert not valid_for(certificate, host)
