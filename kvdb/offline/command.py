@@ -45,27 +45,27 @@ from kvdb.store.store import UnknownFormat as UnknownStoreFormat
 NAME: Final = "kvdbctl"
 
 DONE: Final = 0
-FAILED: Final = 1
+NO: Final = 1
+UNUSABLE: Final = 2
 INTERRUPTED: Final = 130
+"""Exit statuses, as docs/kvdbctl.md has them."""
 
 _TICK_MS: Final = 100
 _ELECTION_TICKS: Final = 10
 _HEARTBEAT_TICKS: Final = 1
 
-EXPECTED: Final = (
+BAD: Final = (
     BadBackup,
     CorruptLog,
-    DirectoryInUse,
-    DiskFull,
     EngineError,
-    OSError,
-    SyncFailed,
     UnknownCommand,
     UnknownFormat,
     UnknownStoreFormat,
-    Unusable,
 )
-"""What can be wrong with files, and says itself what to do."""
+"""What can be wrong in files, and says itself what to do."""
+
+OUT_OF_REACH: Final = (DirectoryInUse, DiskFull, OSError, SyncFailed, Unusable)
+"""What can keep files from being read or made; nothing was done."""
 
 Work = Callable[..., int | None]
 
@@ -77,12 +77,15 @@ def one_line(work: Work) -> Work:
     def told(*args: Any, **more: Any) -> int | None:
         try:
             return work(*args, **more)
-        except EXPECTED as error:
+        except BAD as error:
+            note(str(error))
+            return NO
+        except OUT_OF_REACH as error:
             text = str(error)
             if isinstance(error, OSError):
                 text = f"{error.filename}: {(error.strerror or text).lower()}"
             note(text)
-            return FAILED
+            return UNUSABLE
 
     return told
 
@@ -299,7 +302,7 @@ def recover(
         note(f"WARNING: {text}")
     if not yes and not _confirmed(to):
         note("nothing was done")
-        return FAILED
+        return NO
     with bar("recovering", None) as progress:
         made = recovering.recover(
             real_disk(),
@@ -364,7 +367,7 @@ def fsck(directory: str, as_json: bool) -> int:
         },
         _is_json(as_json),
     )
-    return FAILED if findings.errors else DONE
+    return NO if findings.errors else DONE
 
 
 @click.command("dump")
@@ -454,7 +457,7 @@ def check_disk(
     )
     for text in wrong:
         note(text)
-    return FAILED if wrong else DONE
+    return NO if wrong else DONE
 
 
 @click.group(NAME, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,8 +2,9 @@
 The whole store over HTTP, as a stream that is a backup.
 
 Rules: a piece is read from the store when the reader has taken those before it,
-and no more than one in a turn, so that a backup holds up nobody; what goes wrong
-cuts the connection, and the backup lacks its end.
+and no more than one in a turn, so that a backup holds up nobody; what goes wrong,
+and a reader that takes nothing for long, cuts the connection, and the backup lacks its
+end.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from kvdb.rest.problems import Answer
 from kvdb.rest.streaming import Sink, Source, Stream
 
 log = Logger(namespace="kvdb.rest")
+
+STALL_SECONDS: Final = 60.0
+"""How long a reader may take nothing: the engine keeps files for it meanwhile."""
 
 BACKUP_TYPE: Final = b"application/vnd.kvdb.snapshot"
 
@@ -62,6 +66,7 @@ class Sending:
     _backup: Backup
     _sink: Sink | None = None
     _call: IDelayedCall | None = None
+    _stall: IDelayedCall | None = None
     _paused: bool = False
 
     def begin(self, sink: Sink) -> Source:
@@ -91,19 +96,27 @@ class Sending:
         """See L{Source}, as for the two below."""
         self._paused = True
         self._cancel()
+        self._stall = self._clock.callLater(STALL_SECONDS, self._give_up)
 
     def resume(self) -> None:
         """See there."""
         self._paused = False
-        if self._call is None:
-            self._call = self._clock.callLater(0, self._send)
+        self._cancel()
+        self._call = self._clock.callLater(0, self._send)
 
     def stop(self) -> None:
         """See there."""
         self._cancel()
         self._backup.close()
 
+    def _give_up(self) -> None:
+        self._stall = None
+        log.info("a backup's reader took nothing for {s:g} s", s=STALL_SECONDS)
+        assert self._sink is not None, "paused before it began"
+        self._sink.abort()
+
     def _cancel(self) -> None:
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
+        for call in (self._call, self._stall):
+            if call is not None:
+                call.cancel()
+        self._call = self._stall = None

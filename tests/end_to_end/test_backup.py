@@ -270,8 +270,8 @@ def test_a_cluster_recovered_from_one_survivor(tmp_path: Path) -> None:
         leader = old.leader()
         survivor = next(n for n in old.nodes.values() if n is not leader)
         acknowledged = 0
-        for number in range(200):
-            assert leader.put(f"more-{number}", b"%d" % number).status == 204
+        for key in range(200):
+            assert leader.put(f"more-{key}", b"%d" % key).status == 204
             acknowledged += 1
         until(lambda: survivor.status()["revision"] == 252, "the survivor has it")
         for node in old.nodes.values():

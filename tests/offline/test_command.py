@@ -84,7 +84,7 @@ def test_verify_a_bad_one(backup: Path) -> None:
     assert "its end is missing" in result.stderr
     assert result.stderr.count("\n") == 1
     result = run("snapshot", "verify", backup.parent / "absent")
-    assert status(result) == 1
+    assert status(result) == 2
     assert result.stderr.endswith("absent: no such file or directory\n")
 
 
@@ -102,7 +102,7 @@ def test_restore(backup: Path, tmp_path: Path) -> None:
     assert "revision    1000000066" in result.stdout.splitlines()
     assert sorted(os.listdir(tmp_path / "2")) == ["log", "store"]
     result = run("snapshot", "restore", backup, *more)
-    assert status(result) == 1
+    assert status(result) == 2
     assert "is not empty" in result.stderr
     digest = json.loads(run("fsck", tmp_path / "2", "--json").stdout)["digest"]
     assert (
@@ -199,7 +199,7 @@ def test_a_directory_in_use(member: Path, name: str) -> None:
         result = run(name, member)
     finally:
         lock.release()
-    assert status(result) == 1
+    assert status(result) == 2
     assert result.stderr == f"kvdbctl: {member} is in use: stop the node first\n"
 
 
@@ -229,7 +229,7 @@ def test_check_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert status(result) == 0
     assert result.stderr == ""
     result = run("check", "disk", tmp_path / "absent")
-    assert status(result) == 1
+    assert status(result) == 2
     assert "is no directory" in result.stderr
 
 

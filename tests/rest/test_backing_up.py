@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvdb.interfaces import Unavailable
 from kvdb.node.backups import MAX_BACKUPS
+from kvdb.rest.backing_up import STALL_SECONDS
 from kvdb.store import snapshot
 from kvdb.store.backup import BackupReader, BadBackup
 from kvdb.store.commands import Put
@@ -45,7 +46,8 @@ class BackingUpTests(SynchronousTestCase):
 
     def turns(self, number: int) -> None:
         for _ in range(number):
-            for call in self.server.clock.calls[:]:
+            clock = self.server.clock
+            for call in [c for c in clock.calls if c.getTime() <= clock.seconds()]:
                 self.server.clock.calls.remove(call)
                 call.called = 1
                 call.func(*call.args, **call.kw)
@@ -75,9 +77,24 @@ class BackingUpTests(SynchronousTestCase):
         talk.protocol.pauseProducing()
         self.turns(20)
         self.assertEqual(body_of(talk)[1], before)
+        self.server.clock.advance(STALL_SECONDS - 1)
+        self.assertEqual(body_of(talk)[1], before)
         talk.protocol.resumeProducing()
         self.turns(100)
         self.assertTrue(body_of(talk)[2])
+        calls = self.server.clock.getDelayedCalls()
+        self.assertFalse([c for c in calls if c.getTime() > STALL_SECONDS])
+
+    def test_a_reader_that_takes_nothing_is_cut_off(self) -> None:
+        """So that it does not keep the engine's files for ever."""
+        talk = self.begin()
+        self.turns(3)
+        talk.protocol.pauseProducing()
+        self.server.clock.advance(STALL_SECONDS)
+        self.assertTrue(talk.transport.disconnected)
+        talk.hang_up()
+        self.assertEqual(self.database.backups.open, 0)
+        self.assertFalse(body_of(talk)[2])
 
     def test_one_that_hangs_up_lets_go(self) -> None:
         talk = self.begin()
