@@ -17,6 +17,10 @@ from kvdb.store.store import Store
 MAX_BACKUPS: Final = 2
 """At a time: each holds on to files that the engine could else remove."""
 
+PIECE_BYTES: Final = 32 << 10
+"""Of the engine's pairs, in a piece, but for one longer pair: so much is read in one
+turn of the reactor, and all else waits meanwhile."""
+
 
 @define(slots=True, eq=False)
 class OpenBackup:
@@ -72,7 +76,7 @@ class Backups:
             int(self.time_of_day() * 1000),
         )
         snapshot = store.open_snapshot()
-        pieces = backup_pieces(header, snapshot.chunks())
+        pieces = backup_pieces(header, snapshot.chunks(PIECE_BYTES))
         return OpenBackup(
             store.revision, store.cluster_id, pieces, snapshot, self._closed
         )

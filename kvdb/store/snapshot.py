@@ -53,8 +53,13 @@ class StoreSnapshot:
     term: int
     conf_state: ConfState
 
-    def chunks(self) -> Iterator[bytes]:
-        """The stream; each chunk is made when it is asked for."""
+    def chunks(self, chunk_bytes: int | None = None) -> Iterator[bytes]:
+        """
+        The stream; each chunk is made when it is asked for.
+
+        @param chunk_bytes: if they are not to be of the usual size.
+        """
+        chunk_bytes = CHUNK_BYTES if chunk_bytes is None else chunk_bytes
         yield _HEADER.pack(_IS_HEADER, MAGIC, FORMAT_VERSION, self.index, self.term)
         count = checksum = size = 0
         parts: list[bytes] = []
@@ -62,7 +67,7 @@ class StoreSnapshot:
             parts += (_PAIR.pack(len(key), len(value)), key, value)
             size += _PAIR.size + len(key) + len(value)
             count += 1
-            if size >= CHUNK_BYTES:
+            if size >= chunk_bytes:
                 chunk = b"".join(parts)
                 checksum = extend_crc32c(checksum, chunk)
                 yield bytes([_IS_PAIRS]) + chunk

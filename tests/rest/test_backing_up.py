@@ -7,9 +7,9 @@ import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvdb.interfaces import Unavailable
+from kvdb.node import backups
 from kvdb.node.backups import MAX_BACKUPS
 from kvdb.rest.backing_up import STALL_SECONDS
-from kvdb.store import snapshot
 from kvdb.store.backup import BackupReader, BadBackup
 from kvdb.store.commands import Put
 from tests.rest.local import Conversation, Server
@@ -33,7 +33,7 @@ class BackingUpTests(SynchronousTestCase):
     """C{GET /_/snapshot}."""
 
     def setUp(self) -> None:
-        self.patch(snapshot, "CHUNK_BYTES", 1000)
+        self.patch(backups, "PIECE_BYTES", 1000)
         self.server = Server()
         self.database = self.server.database
         for number in range(100):
