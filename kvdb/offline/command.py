@@ -24,7 +24,13 @@ from typing import Any, Final, NoReturn
 import click
 from attrs import asdict
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+)
 
 from kvdb.offline import archive, disk
 from kvdb.offline import dump as dumping
@@ -114,16 +120,16 @@ def _is_json(given: bool) -> bool:
 
 
 @contextmanager
-def bar(what: str, total: int | None) -> Iterator[Callable[[float], None]]:
-    """Progress, on a terminal: of so many bytes."""
+def bar(
+    what: str, total: float | None, *, of_bytes: bool = True
+) -> Iterator[Callable[[float], None]]:
+    """Progress, on a terminal: of so many bytes, or seconds."""
     console = Console(stderr=True, highlight=False)
+    columns: list[ProgressColumn] = [TextColumn(what, markup=False), BarColumn()]
+    if of_bytes:
+        columns.append(DownloadColumn(binary_units=True))
     with Progress(
-        TextColumn(what, markup=False),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
+        *columns, console=console, disable=not console.is_terminal, transient=True
     ) as shown:
         task = shown.add_task("", total=total)
         yield lambda done: shown.update(task, completed=done)
@@ -329,10 +335,15 @@ def recover(
 
 
 def _confirmed(target: str) -> bool:
-    if not sys.stdin.isatty():
+    if not _is_asked():
         note("to go on, say --yes")
         return False
     return click.confirm(f"Make a new cluster of one in {target}?", err=True)
+
+
+def _is_asked() -> bool:
+    """Whether somebody is there to answer."""
+    return sys.stdin.isatty()
 
 
 @click.command("fsck")
@@ -439,7 +450,7 @@ def check_disk(
     if not os.path.isdir(directory):
         raise Unusable(f"{directory} is no directory")
     filesystem = real_filesystem()
-    with bar("writing", None) as progress:
+    with bar("writing", seconds, of_bytes=False) as progress:
         found = disk.measure(
             filesystem, directory, time.perf_counter, progress, seconds
         )

@@ -29,8 +29,8 @@ REVISION_STEP: Final = 10**9
 """How far revisions move on, unless something else is said: more than a cluster
 writes between a backup and its end."""
 
-MAX_REVISION: Final = 2**62
-"""Beyond it there would not be enough left."""
+MAX_REVISION: Final = 2**53
+"""Beyond it, programs that read JSON in JavaScript take one for another."""
 
 
 @frozen(slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kvdb.offline.archive import verify
-from kvdb.store.backup import BadBackup
+from kvdb.store.backup import BackupHeader, BadBackup, backup_pieces
 from tests.offline.member import (
     CLUSTER_ID,
     backup_bytes,
@@ -15,6 +15,8 @@ from tests.offline.member import (
     nothing,
     some_commands,
 )
+
+HEADER = b"\x01kvdbsnap\0\x01" + bytes(16)
 
 
 def test_what_a_backup_holds(tmp_path: Path) -> None:
@@ -39,6 +41,28 @@ def test_one_that_is_harmed(tmp_path: Path) -> None:
     path = tmp_path / "b"
     path.write_bytes(data)
     with pytest.raises(BadBackup, match="not as it was written"):
+        verify(str(path), nothing)
+
+
+def enveloped(*chunks: bytes) -> bytes:
+    header = BackupHeader(CLUSTER_ID, 1, 1, 0, 0, 0)
+    return b"".join(backup_pieces(header, iter(chunks)))
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (enveloped(), "breaks off before its end"),
+        (enveloped(b"?"), "is none"),
+        (enveloped(HEADER), "breaks off before its end"),
+        (enveloped(HEADER, b"\x02\0\0\0\x05\0\0\0\0key"), "a pair cut"),
+    ],
+)
+def test_an_envelope_without_a_snapshot(tmp_path: Path, data: bytes, why: str) -> None:
+    """Right in all its checksums, and no backup."""
+    path = tmp_path / "b"
+    path.write_bytes(data)
+    with pytest.raises(BadBackup, match=why):
         verify(str(path), nothing)
 
 

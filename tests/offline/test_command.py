@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -149,6 +150,27 @@ def test_recover_asks_first(member: Path, tmp_path: Path) -> None:
     result = run("recover", *more, "--yes", "--to", tmp_path / "other")
     assert status(result) == 0
     assert (tmp_path / "other" / "log").is_dir()
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_recover_on_a_terminal(
+    member: Path, monkeypatch: pytest.MonkeyPatch, agrees: bool
+) -> None:
+    asked: list[str] = []
+
+    def confirm(text: str, *, err: bool) -> bool:
+        asked.append(text)
+        return agrees
+
+    monkeypatch.setattr(command, "_is_asked", lambda: True)
+    monkeypatch.setattr(click, "confirm", confirm)
+    result = run(
+        *("recover", "--data-dir", member, "--id", "1"),
+        *("--cluster", "1=http://127.0.0.1:5"),
+    )
+    assert status(result) == (0 if agrees else 1)
+    assert asked == [f"Make a new cluster of one in {member}-recovered?"]
+    assert Path(f"{member}-recovered").exists() == agrees
 
 
 @pytest.mark.parametrize("cluster", [CLUSTER, "2=http://127.0.0.1:2"])

@@ -10,7 +10,9 @@ import pytest
 from kvdb.offline.check_store import first_bad_record
 from kvdb.offline.findings import MAX_FINDINGS, Finding, Findings
 from kvdb.offline.fsck import Checked, fsck
-from kvdb.storage.segment import decode_batch
+from kvdb.raft.messages import Entry, EntryType
+from kvdb.storage.log import Log
+from kvdb.storage.segment import CorruptLog, decode_batch
 from kvdb.store.rocks import RocksEngine
 from tests.offline.member import (
     CLUSTER_ID,
@@ -150,6 +152,41 @@ def test_no_log_at_all(member: Path) -> None:
 def test_a_later_format(member: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kvdb.storage.log.FORMAT_VERSION", 0)
     assert "start a later release" in only(check(member)).what
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ([Entry(3, 2), Entry(2, 3)], "entry 3 is of term 2, behind 3"),
+        ([Entry(3, 2)], "the hard state has term 1, and entries 3"),
+        ([Entry(1, 2, data=b"\0\0\0\x01?")], "entry 2: 1 bytes in an entry are no"),
+        ([Entry(1, 2, data=b"?")], "entry 2: an entry of 1 bytes is cut"),
+        ([Entry(1, 2, EntryType.CONF_CHANGE, b"")], "entry 2: "),
+    ],
+)
+def test_entries_that_nobody_writes(
+    tmp_path: Path, more: list[Entry], what: str
+) -> None:
+    """Each with a right checksum."""
+    checked = check(make_member(tmp_path / "m", more=more, applied=0))
+    errors = [one.what for one in checked.findings.found if one.is_error]
+    assert any(one.startswith(what) for one in errors), errors
+
+
+def test_a_commit_index_beyond_the_end(tmp_path: Path) -> None:
+    finding = only(check(make_member(tmp_path / "m", commit=9)))
+    assert finding.what == "entry 9 was committed, and the last is 1"
+
+
+def test_an_entry_that_is_harmed_after_the_log_was_opened(
+    member: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def entries(log: Log, low: int, high: int, size: int) -> list[Entry]:
+        raise CorruptLog("log-1", 7, "a bad sector")
+
+    monkeypatch.setattr(Log, "entries", entries)
+    finding = only(check(member))
+    assert (finding.path, finding.offset) == ("log-1", 7)
 
 
 # The store.

@@ -22,11 +22,13 @@ from kvdb.offline.directory import (
 )
 from kvdb.offline.restore import MAX_REVISION, NewCluster, restore
 from kvdb.storage.filesystem import DiskFull
-from kvdb.store.backup import BadBackup
+from kvdb.store.backup import BackupHeader, BadBackup, backup_pieces
 from kvdb.store.commands import Put
-from kvdb.store.store import Compacted
+from kvdb.store.memory import MemoryEngines
+from kvdb.store.store import Compacted, Store
 from tests.offline.member import (
     CLUSTER_ID,
+    MEMBERS,
     backup_bytes,
     digest_of,
     nothing,
@@ -250,6 +252,39 @@ def test_an_engine_that_fails(tmp_path: Path, backup: Path) -> None:
     with pytest.raises(PermissionError):
         restore(disk, str(backup), str(tmp_path / "1"), 1, NEW, nothing)
     assert os.listdir(tmp_path) == ["backup"]
+
+
+def test_a_backup_that_contradicts_itself(tmp_path: Path) -> None:
+    """Its header and the store in it."""
+    store = Store.open(MemoryEngines())
+    store.bootstrap(CLUSTER_ID, MEMBERS)
+    header = BackupHeader(CLUSTER_ID, 1, 1, 17, 0, 0)
+    path = tmp_path / "backup"
+    with path.open("wb") as file:
+        file.writelines(backup_pieces(header, store.open_snapshot().chunks()))
+    with pytest.raises(BadBackup, match="of revision 17, and holds revision 0"):
+        restore(real_disk(), str(path), str(tmp_path / "1"), 1, NEW, nothing)
+    assert os.listdir(tmp_path) == ["backup"]
+
+
+@pytest.mark.parametrize("size", ["1m", "20m"])
+def test_a_disk_that_is_really_full(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, size: str
+) -> None:
+    """For the engine's files, and for the log."""
+    path = tmp_path_factory.mktemp("files") / "backup"
+    values = [Put(b"/%d" % n, os.urandom(1 << 20)) for n in range(12)]
+    path.write_bytes(backup_bytes(values))
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "kvdb-test", str(tmp_path)]
+    mounted = subprocess.run(mount, capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode()}")
+    try:
+        with pytest.raises(DiskFull, match="no space on the disk for"):
+            restore(real_disk(), str(path), str(tmp_path / "1"), 1, NEW, nothing)
+        assert os.listdir(tmp_path) == []
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
 def test_long_values_come_through(tmp_path: Path) -> None:

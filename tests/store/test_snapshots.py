@@ -135,6 +135,23 @@ class SnapshotsTests(StoreTestCase):
         self.assertEqual(other.digest(), digest)
         self.assertEqual((other.applied_index, other.revision), (index, revision))
 
+    def test_it_goes_on_when_the_store_is_replaced(self) -> None:
+        """As a member's is that gives a backup, and is sent a snapshot itself."""
+        expected = list(self.chunks())
+        taken = self.store.open_snapshot()
+        chunks = taken.chunks()
+        begun = [next(chunks), next(chunks)]
+        other = self.other()
+        self.do(Put(b"later", b""))
+        receiver = self.store.receive_snapshot()
+        for chunk in other.open_snapshot().chunks():
+            receiver.write(chunk)
+        receiver.finish()
+        self.store.install(receiver)
+        self.assertEqual([*begun, *chunks], expected)
+        taken.close()
+        self.assertEqual(self.store.digest(), other.digest())
+
     def broken(self, chunks: list[bytes]) -> None:
         """Such a stream makes no store."""
         other = self.other()
