@@ -20,7 +20,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
-from kvdb.notify import notify
+from kvdb.notify import READY, STOPPING, notify, status_line
 from kvdb.reloading import Files, RealFiles
 from kvdb.rest.eager import BACKLOG, EagerPort
 from kvdb.storage.filesystem import FileSystem, OneThread, RealFileSystem
@@ -131,6 +131,10 @@ class RealHost:
         Stop as SIGTERM would, and have the process exit with C{status}: neither
         twistd nor twist has a way to ask for that.
         """
+        # One that ends as it should, and never served, would else be taken for one
+        # that has failed, and started again.
+        first = [] if status else [READY]
+        self.notify("\n".join([*first, STOPPING, status_line(why)]))
         if status:
             log.critical("{why}", why=why)
 

@@ -118,11 +118,14 @@ class _NodeCollector(Collector):
             "Writes that wait for their outcome.",
             len(proposals),
         )
-        yield _counter(
+        failed = CounterMetricFamily(
             "kvdb_server_proposals_failed",
-            "Writes that were not seen to be carried out in time.",
-            proposals.failed,
+            "Writes refused, or not seen to be carried out in time.",
+            labels=["reason"],
         )
+        for reason, count in proposals.failed.items():
+            failed.add_metric([reason], count)
+        yield failed
         yield _gauge(
             "kvdb_server_alarms",
             "What is wrong, see /_/status.",
@@ -130,6 +133,8 @@ class _NodeCollector(Collector):
         )
         yield _gauge("kvdb_raft_term", "The term.", core.term)
         yield _gauge("kvdb_raft_last_index", "Of the log.", core.log.last_index())
+        yield _gauge("kvdb_raft_commit_index", "Known here.", core.log.committed)
+        yield _gauge("kvdb_raft_applied_index", "Applied here.", store.applied_index)
         yield _histogram(
             "kvdb_commit_duration_seconds",
             "From a write's arrival until it is carried out; of one write at a time.",
@@ -185,6 +190,9 @@ class _NodeCollector(Collector):
         sent = CounterMetricFamily(
             "kvdb_network_peer_sent_bytes", "In messages.", labels=["peer"]
         )
+        received = CounterMetricFamily(
+            "kvdb_network_peer_received_bytes", "In messages.", labels=["peer"]
+        )
         dropped = CounterMetricFamily(
             "kvdb_network_peer_dropped_messages",
             "Messages that were not sent.",
@@ -193,14 +201,36 @@ class _NodeCollector(Collector):
         queued = GaugeMetricFamily(
             "kvdb_network_peer_queued_bytes", "Not yet written.", labels=["peer"]
         )
+        round_trip = GaugeMetricFamily(
+            "kvdb_network_peer_round_trip_time_seconds",
+            "To a member and back, as the kernel has measured it.",
+            labels=["peer"],
+        )
         for peer, status in peers.status().items():
             if status.is_member:
                 label = [str(peer)]
                 connected.add_metric(label, int(status.is_connected))
                 sent.add_metric(label, status.bytes_sent)
+                received.add_metric(label, status.bytes_received)
                 dropped.add_metric(label, status.messages_dropped)
                 queued.add_metric(label, status.queued_bytes)
-        yield from (connected, sent, dropped, queued)
+                if status.round_trip_seconds is not None:
+                    round_trip.add_metric(label, status.round_trip_seconds)
+        yield from (connected, sent, received, dropped, queued, round_trip)
+        snapshots = self._metrics.node.snapshots
+        yield _counter(
+            "kvdb_snapshots_sent", "Snapshots that have arrived.", snapshots.count_sent
+        )
+        yield _counter(
+            "kvdb_snapshots_failed",
+            "Snapshots that have not arrived.",
+            snapshots.count_failed,
+        )
+        yield _counter(
+            "kvdb_snapshots_received",
+            "Snapshots that were put in place here.",
+            snapshots.count_installed,
+        )
         yield _gauge(
             "kvdb_snapshots_sending",
             "Snapshots on their way to members.",

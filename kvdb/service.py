@@ -34,10 +34,11 @@ from twisted.python.failure import Failure
 
 from kvdb import logs
 from kvdb.host import Host, RealHost
+from kvdb.interfaces import NodeStatus
 from kvdb.metrics import Metrics
 from kvdb.node.node import Node
 from kvdb.node.replica import Replica, ReplicaDiverged, open_replica
-from kvdb.notify import READY, STOPPING
+from kvdb.notify import READY, STOPPING, Telling, is_managed, watchdog_seconds
 from kvdb.options import Options
 from kvdb.peer.addresses import parse_peer_url, tcp_dial
 from kvdb.peer.handshake import Identity as PeerIdentity
@@ -359,6 +360,12 @@ class Kvdb(MultiService):
         else:
             self._host.notify(READY)
 
+    def status(self) -> NodeStatus:
+        """How the node fares, once it is started."""
+        node = self.node_service.node
+        assert node is not None, "a node that was not started is asked"
+        return node.status()
+
     def _may_not_serve(self) -> bool:
         opened = self._log_service.log
         identity = None if opened is None else opened.identity
@@ -431,7 +438,11 @@ def makeService(options: Options, reactor: Any = None) -> Kvdb:
         check(settings)
     except Refused as error:
         raise SystemExit(f"kvdb: {error}") from None
-    kvdb = Kvdb(settings, RealHost(reactor))
+    host = RealHost(reactor)
+    kvdb = Kvdb(settings, host)
+    if is_managed():
+        telling = Telling(reactor, host.notify, kvdb.status, watchdog_seconds())
+        telling.setServiceParent(kvdb)
     kvdb.log_observer = logs.set_up(
         options.parent, options["log-format"], options["log-level"], reactor
     )

@@ -58,7 +58,7 @@ def test_every_metric_is_there(tmp_path: Path) -> None:
         )
     queries = expressions()
     assert len(queries["dashboard"]) > 30
-    assert len(queries["alerts"]) == 12
+    assert len(queries["alerts"]) == 16
     for where, found in queries.items():
         for query in found:
             selectors = SELECTOR.findall(query)
@@ -83,7 +83,48 @@ def test_every_metric_is_shown_or_alerted_on() -> None:
         "kvdb_store_compacted_revision",
         "kvdb_raft_peer_match_index",
         "kvdb_raft_last_index",
+        "kvdb_raft_commit_index",
+        "kvdb_raft_applied_index",
     }
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no Prometheus here")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "rules", "examples/prometheus-alerts.yml"],
+        ["test", "rules", "tests/alerts.yml"],
+    ],
+)
+def test_the_alerts_as_prometheus_takes_them(words: list[str]) -> None:
+    done = subprocess.run(
+        ["promtool", *words],
+        cwd=EXAMPLES.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_panels_have_their_places() -> None:
+    panels = json.loads((EXAMPLES / "grafana-dashboard.json").read_text())["panels"]
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        own = {
+            (place["x"] + x, place["y"] + y)
+            for x in range(place["w"])
+            for y in range(place["h"])
+        }
+        assert not own & taken, panel["title"]
+        assert max(x for x, _ in own) < 24, panel["title"]
+        taken |= own
+        for target in panel.get("targets", ()):
+            assert "{{" in target["legendFormat"], panel["title"]
+    for name in ("id", "title"):
+        assert len({panel[name] for panel in panels}) == len(panels)
 
 
 def unit() -> dict[str, list[str]]:

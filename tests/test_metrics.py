@@ -124,6 +124,11 @@ def test_a_real_cluster_is_scraped(tmp_path: Path) -> None:
         for peer in peers:
             assert found[f"kvdb_network_peer_connected{{peer={peer}}}"] == 1
             assert found[f"kvdb_network_peer_sent_bytes_total{{peer={peer}}}"] > 0
+            assert found[f"kvdb_network_peer_received_bytes_total{{peer={peer}}}"] > 0
+            trip = found[f"kvdb_network_peer_round_trip_time_seconds{{peer={peer}}}"]
+            assert 0 < trip < 1
+        assert found["kvdb_raft_applied_index{}"] == found["kvdb_raft_last_index{}"]
+        assert found["kvdb_server_proposals_failed_total{reason=busy}"] == 0
         assert found["process_resident_memory_bytes{}"] > 1e6
         # The page names each of them, and nothing else.
         text = PAGE.read_text()

@@ -41,6 +41,10 @@ from kvdb.store.encoding import join_commands
 _QUEUED: Final = 0
 _UNKNOWN: Final = 2**64
 
+FAILURES: Final = ("busy", "no-space", "not-taken", "outcome-unknown", "stopping")
+"""Why writes fail: too many wait; the disk is full; no leader took it in time; one
+did, and it was not seen to be carried out in time; the node stops."""
+
 MAX_WAITING: Final = 65_536
 """Proposals queued and under way."""
 
@@ -80,7 +84,7 @@ class Proposals:
     @ivar session: this run of this node, a random unsigned 64-bit integer.
     @ivar timeout: seconds a caller waits at most.
     @ivar queued_bytes: what waits to be taken by a leader.
-    @ivar failed: how many were not seen to be carried out.
+    @ivar failed: how many were not carried out, as far as is known here, by reason.
     @ivar took: until a proposal was carried out; measured of one at a time.
     @ivar carried_over: how many were queued again, as their leader had failed.
     """
@@ -90,7 +94,7 @@ class Proposals:
     clock: IReactorTime
     carried_over: int = 0
     queued_bytes: int = 0
-    failed: int = 0
+    failed: dict[str, int] = field(factory=lambda: dict.fromkeys(FAILURES, 0))
     took: Durations = field(factory=Durations)
     _measured: int = 0
     _measured_from: float = 0.0
@@ -108,6 +112,7 @@ class Proposals:
         @raise Unavailable: too many wait already.
         """
         if len(self._waiting) >= MAX_WAITING or self.queued_bytes >= MAX_QUEUED_BYTES:
+            self.failed["busy"] += 1
             raise Unavailable(
                 f"{len(self._waiting)} writes are waiting already",
                 "Slow down, and try again.",
@@ -232,8 +237,9 @@ class Proposals:
             if waiting.deadline > now:
                 return
             del self._waiting[sequence]
-            self._note_failed(sequence)
-            if waiting.term == _QUEUED:
+            queued = waiting.term == _QUEUED
+            self._note_failed(sequence, "not-taken" if queued else "outcome-unknown")
+            if queued:
                 self.queued_bytes -= len(waiting.data)
             waiting.caller.errback(self._error(waiting, why))
 
@@ -243,11 +249,11 @@ class Proposals:
         self._queue.clear()
         self.queued_bytes = 0
         for sequence, one in waiting.items():
-            self._note_failed(sequence)
+            self._note_failed(sequence, "stopping")
             one.caller.errback(self._error(one, why))
 
-    def _note_failed(self, sequence: int) -> None:
-        self.failed += 1
+    def _note_failed(self, sequence: int, why: str) -> None:
+        self.failed[why] += 1
         if sequence == self._measured:
             self._measured = 0
 

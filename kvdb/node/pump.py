@@ -375,8 +375,10 @@ class Pump:
 
     def _next_sequence(self) -> int:
         if not self.running:
+            self.proposals.failed["stopping"] += 1
             raise Unavailable("the node is stopping", "Ask another member.")
         if self.writer.full is not None:
+            self.proposals.failed["no-space"] += 1
             raise NoSpace(
                 str(self.writer.full), "Free some space, or ask another member."
             )

@@ -42,12 +42,18 @@ class SnapshotNetwork(Protocol):
 class Snapshots:
     """
     @ivar installed: told when the store was replaced.
+    @ivar count_sent, count_failed: how many have arrived at their members, and how
+        many have not.
+    @ivar count_installed: how many were put in place here.
     """
 
     store: Store
     network: SnapshotNetwork
     installed: Callable[[], None]
     pump: Pump = field(init=False)
+    count_sent: int = 0
+    count_failed: int = 0
+    count_installed: int = 0
     _received: tuple[Snapshot, SnapshotReceiver] | None = None
 
     # Sending.
@@ -68,6 +74,8 @@ class Snapshots:
         def ended(result: object) -> None:
             view.close()
             failed = isinstance(result, Failure)
+            self.count_failed += failed
+            self.count_sent += not failed
             log.info(
                 "the snapshot for member {node} {outcome}",
                 node=message.to,
@@ -117,6 +125,7 @@ class Snapshots:
         self._received = None
         self.store.install(receiver)
         self.pump.proposals.lost_sight()
+        self.count_installed += 1
         log.info("installed the snapshot at index {index}", index=snapshot.index)
         self.installed()
 

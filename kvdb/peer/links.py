@@ -42,6 +42,7 @@ from kvdb.peer.connection import Connection, Dialled, OneConnection, Owner, Stat
 from kvdb.peer.framing import FrameType, ProtocolError
 from kvdb.peer.handshake import REPORT_VERSION, Purpose
 from kvdb.peer.report import Report, decode_report, encode_report
+from kvdb.peer.round_trip import round_trip_seconds
 from kvdb.raft.messages import Message, MessageType
 
 FORWARDED: Final = frozenset(
@@ -121,6 +122,13 @@ class Link:
     def is_open(self) -> bool:
         """Whether messages can be sent now."""
         return self._open is not None and self._open.state is State.OPEN
+
+    @property
+    def round_trip_seconds(self) -> float | None:
+        """How long a word takes to it and back; None where that is unknown."""
+        if self._open is None:
+            return None
+        return round_trip_seconds(self._open.transport)
 
     def start(self) -> None:
         """Dial, and dial again whenever the connection is lost."""
@@ -276,6 +284,7 @@ class Inbox:
     @param reported: is called with what that member says of itself.
     @param lost: is called when the connection is gone; with whether this side
         closed it.
+    @ivar bytes_received: the bodies of its frames of messages, ever.
     """
 
     def __init__(
@@ -285,8 +294,10 @@ class Inbox:
         receive: Callable[[int, list[Message]], None],
         reported: Callable[[int, Report], None],
         lost: Callable[[Inbox, bool], None],
+        bytes_received: int = 0,
     ) -> None:
         self.node_id = node_id
+        self.bytes_received = bytes_received
         self.connection: Connection | None = None
         self._own_id = own_id
         self._receive = receive
@@ -304,6 +315,7 @@ class Inbox:
             return
         if kind is not FrameType.MESSAGES:
             raise ProtocolError(f"a {kind.name} frame among messages")
+        self.bytes_received += len(body)
         messages = decode_messages(body)
         for message in messages:
             self._check(message)

@@ -159,7 +159,8 @@ class PeerStatus:
     @ivar is_member: it is in the membership; else it was met as a stranger.
     @ivar is_connected: messages to it are sent.
     @ivar queued_bytes: what waits to be written.
-    @ivar bytes_sent: in frames of messages, ever.
+    @ivar bytes_sent, bytes_received: in frames of messages, ever.
+    @ivar round_trip_seconds: to it and back; None where that is unknown.
     """
 
     url: str
@@ -169,6 +170,8 @@ class PeerStatus:
     messages_sent: int
     messages_dropped: int
     bytes_sent: int
+    bytes_received: int = 0
+    round_trip_seconds: float | None = None
 
 
 class Peers(Service):
@@ -204,6 +207,7 @@ class Peers(Service):
         self._members: dict[int, str] = {}
         self._links: dict[int, Link] = {}
         self._inboxes: dict[int, Inbox] = {}
+        self._received: dict[int, int] = {}
         self._sending: dict[int, SnapshotSender] = {}
         self._receiving: SnapshotReceiver | None = None
         self._connections: dict[Connection, None] = {}
@@ -325,6 +329,8 @@ class Peers(Service):
                 link.messages_sent,
                 link.messages_dropped,
                 link.bytes_sent,
+                self._bytes_received(node),
+                link.round_trip_seconds,
             )
             for node, link in sorted(self._links.items())
         }
@@ -391,6 +397,7 @@ class Peers(Service):
             self._handler.messages_received,
             self._handler.report_received,
             self._inbox_lost,
+            self._bytes_received(peer.node_id),
         )
         self._inboxes[peer.node_id] = inbox
         link = self._links.get(peer.node_id)
@@ -470,6 +477,11 @@ class Peers(Service):
 
     def _cut(self, node: int) -> None:
         self._links.pop(node).stop()
+        self._received.pop(node, None)
+
+    def _bytes_received(self, node: int) -> int:
+        inbox = self._inboxes.get(node)
+        return self._received.get(node, 0) if inbox is None else inbox.bytes_received
 
     def _judge_again(self) -> None:
         for connection in list(self._connections):
@@ -486,6 +498,8 @@ class Peers(Service):
         if self._inboxes.get(node) is not inbox:
             return
         del self._inboxes[node]
+        if node in self._links:
+            self._received[node] = inbox.bytes_received
         if node not in self._members and node in self._links:
             self._cut(node)
         if self.running and not ours:

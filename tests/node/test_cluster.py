@@ -332,6 +332,15 @@ class Faults(SynchronousTestCase):
             cluster.put(leader, b"more%d" % number, b"x")
         cluster.settle()
         self.assertEqual(cluster.snapshots, 1)
+        counts = [
+            (
+                n.snapshots.count_sent,
+                n.snapshots.count_failed,
+                n.snapshots.count_installed,
+            )
+            for n in cluster.nodes()
+        ]
+        self.assertEqual(sorted(counts), [(0, 0, 0), (0, 0, 1), (1, 0, 0)])
         self.assertEqual(
             cluster.node(behind).replica.store.digest(), leader.replica.store.digest()
         )

@@ -93,6 +93,33 @@ class ProposalsTests(SynchronousTestCase):
             self.settle_all()
             self.successResultOf(late)
 
+    def test_failures_are_counted_by_reason(self) -> None:
+        self.patch(proposals, "MAX_WAITING", 2)
+        taken, queued = self.submit(b"a", now=0.0), None
+        self.proposals.offer(self.batches.append, 3)
+        queued = self.submit(b"b", now=0.0)
+        self.assertRaises(Unavailable, self.submit, b"c")
+        self.proposals.expire(10.0, "late")
+        self.failureResultOf(taken, OutcomeUnknown)
+        self.failureResultOf(queued, Unavailable)
+        self.failureResultOf(self.stopped(), Unavailable)
+        self.assertEqual(
+            self.proposals.failed,
+            {
+                "busy": 1,
+                "no-space": 0,
+                "not-taken": 1,
+                "outcome-unknown": 1,
+                "stopping": 1,
+            },
+        )
+
+    def stopped(self) -> Deferred[Outcome]:
+        """One that waits when the node stops."""
+        waiting = self.submit(b"d", now=10.0)
+        self.proposals.refuse_all("the node is stopping")
+        return waiting
+
     def test_a_membership_change_goes_alone(self) -> None:
         self.submit(b"a")
         self.submit(b"change", kind=EntryType.CONF_CHANGE_V2)

@@ -116,6 +116,30 @@ class Delivery(Pair):
             self.a.peers.status(), {2: PeerStatus(url(2), True, True, 0, 2, 0, size)}
         )
 
+    def test_status_counts_what_was_received_over_all_connections(self) -> None:
+        self.start()
+        size = len(encode_message(heartbeat(2, 1)))
+        for number in (1, 2, 3):
+            self.b.say(1, heartbeat(2, 1))
+            self.network.run()
+            self.assertEqual(self.a.peers.status()[2].bytes_received, number * size)
+            self.network.sever(host(1), host(2))
+            self.network.run()
+            self.assertEqual(self.a.peers.status()[2].bytes_received, number * size)
+            self.network.heal()
+            self.network.run(10)
+
+    def test_what_was_received_goes_with_the_member(self) -> None:
+        self.start()
+        self.b.say(1, heartbeat(2, 1))
+        self.network.run()
+        self.a.know()
+        self.assertEqual(self.a.peers.status()[2].is_member, False)
+        self.b.peers.stopService()
+        self.network.run(10)
+        self.assertEqual(self.a.peers.status(), {})
+        self.assertEqual(self.a.peers._received, {})
+
 
 class BackPressure(Pair):
     settings = PeerSettings(max_queue_bytes=300_000)
