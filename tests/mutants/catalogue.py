@@ -539,8 +539,8 @@ MUTANTS: Final = (
     Mutant(
         "a snapshot that is not whole is installed",
         "store/snapshot.py",
-        "        if not self._whole:\n",
-        "        if not self._started:\n",
+        "        if not self._reader.whole:\n",
+        "        if self._engine is None:\n",
         tests="tests/store",
     ),
     # Access.
