@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import random
 import shutil
 import signal
@@ -21,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from attrs import define, field
 from rich.console import Console
@@ -183,11 +184,11 @@ def wait_ready(port: int) -> None:
     raise SystemExit(f"the member at port {port} is not ready within {PATIENCE:g} s")
 
 
-def leads(port: int) -> bool:
-    """Whether a member leads."""
+def status(port: int) -> dict[str, Any]:
+    """A member's own view."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=10)
     connection.request("GET", "/_/status")
-    found = b'"role": "leader"' in connection.getresponse().read().split(b"members")[0]
+    found: dict[str, Any] = json.loads(connection.getresponse().read())
     connection.close()
     return found
 
@@ -246,7 +247,8 @@ def measure(directory: Path, keys: int, console: Console) -> bool:
         name = f"member-{node}"
         timed(f"{name} restored", lambda: restored(seed, name, node))  # noqa: B023
     with running(directory, ports, urls):
-        leader = next(port for port in ports if leads(port))
+        leader = next(port for port in ports if status(port)["role"] == "leader")
+        term = status(leader)["term"]
         follower = next(port for port in ports if port != leader)
         writers = [Writer(leader, keys, number) for number in range(WRITERS)]
         load = Load(writers)
@@ -268,6 +270,7 @@ def measure(directory: Path, keys: int, console: Console) -> bool:
         for writer in writers:
             writer.join(PATIENCE)
         console.print(f"writes that failed: {sum(one.failed for one in writers)}")
+        console.print(f"elections meanwhile: {status(leader)['term'] - term}")
         last = directory / "last.backup"
         timed("backup without load", lambda: download(follower, last))
     made = timed("restored", lambda: restored(last, "again", 1))

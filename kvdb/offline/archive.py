@@ -137,7 +137,10 @@ def read_through(
                 pairs = _pairs_of(snapshot, chunk)
                 take(pairs)
                 digest.add(pairs)
-                gathered.add(pairs)
+                try:
+                    gathered.add(pairs)
+                except (struct.error, ValueError) as error:
+                    raise BadBackup(f"the members in it are none: {error}") from error
             progress(reader.size)
     header = reader.finish()
     if not snapshot.whole:

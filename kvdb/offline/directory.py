@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -152,7 +153,13 @@ def read_store(directory: str) -> Iterator[Store]:
     @raise Unusable: there is none.
     """
     with read_engine(directory) as engine:
-        yield Store.open(OneEngine(engine))
+        try:
+            store = Store.open(OneEngine(engine))
+        except (struct.error, ValueError) as error:
+            raise EngineError(
+                f"the state in {engine.path} is none ({error}): see kvdbctl fsck"
+            ) from error
+        yield store
 
 
 @contextmanager

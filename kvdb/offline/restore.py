@@ -13,6 +13,7 @@ compacted, so that a watcher of the old cluster is told that it missed something
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -105,7 +106,10 @@ def restore(
             engine.flush()
         finally:
             engine.close()
-        store = Store.open(engines)
+        try:
+            store = Store.open(engines)
+        except (struct.error, ValueError) as error:
+            raise BadBackup(f"the store in the backup is none: {error}") from error
         try:
             if store.revision != contents.header.revision:
                 raise BadBackup(

@@ -541,6 +541,7 @@ MUTANTS: Final = (
         "store/snapshot.py",
         "        if not self._reader.whole:\n",
         "        if self._engine is None:\n",
+        "        if not self._reader._started:\n",
         tests="tests/store",
     ),
     # Access.
@@ -620,5 +621,55 @@ MUTANTS: Final = (
         "        if len(self.open) < self._max_connections:\n",
         "        if len(self.open) < self._max_connections * 2:\n",
         tests="tests/rest/test_abuse.py",
+    ),
+    # Backups.
+    Mutant(
+        "a restored cluster goes on with the revisions of the old one",
+        "offline/restore.py",
+        "            store.begin_anew(cluster_id, cluster.founders(), revision)\n",
+        "            store.begin_anew(cluster_id, cluster.founders(), store.revision)\n",
+        tests="tests/offline/test_restore.py",
+    ),
+    Mutant(
+        "a restored cluster answers watchers of the old one",
+        "store/store.py",
+        "        self.revision = self.compacted_revision = revision\n",
+        "        self.revision = revision\n",
+        tests="tests/store/test_anew.py",
+    ),
+    Mutant(
+        "a restore that fails leaves what it made",
+        "offline/directory.py",
+        "        shutil.rmtree(made, ignore_errors=True)\n        raise\n",
+        "        raise\n",
+        tests="tests/offline/test_restore.py",
+    ),
+    Mutant(
+        "two restored clusters have one id",
+        "offline/restore.py",
+        '["kvdb restore", origin, self.token, str(self.revision_step), *members]',
+        '["kvdb restore", origin, str(self.revision_step), *members]',
+        tests="tests/offline/test_restore.py",
+    ),
+    Mutant(
+        "a survivor's log is not applied",
+        "offline/recover.py",
+        "            until = found.committed if discard_uncommitted else found.last\n",
+        "            until = found.applied if discard_uncommitted else found.applied\n",
+        tests="tests/offline/test_recover.py",
+    ),
+    Mutant(
+        "fsck stops at the first bad record",
+        "offline/check_log.py",
+        "                found = find_batch(buffer, offset + 1)\n",
+        "                found = None\n",
+        tests="tests/offline/test_fsck.py",
+    ),
+    Mutant(
+        "a reader that takes nothing keeps a backup open for ever",
+        "rest/backing_up.py",
+        "        self._stall = self._clock.callLater(STALL_SECONDS, self._give_up)\n",
+        "",
+        tests="tests/rest/test_backing_up.py",
     ),
 )

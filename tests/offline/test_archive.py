@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from kvdb.offline.archive import verify
+from kvdb.offline.directory import real_disk
+from kvdb.offline.restore import NewCluster, restore
+from kvdb.raft.messages import ConfState
 from kvdb.store.backup import BackupHeader, BadBackup, backup_pieces
+from kvdb.store.memory import MemoryEngines
+from kvdb.store.snapshot import StoreSnapshot
+from kvdb.store.store import Store
 from tests.offline.member import (
     CLUSTER_ID,
     backup_bytes,
@@ -64,6 +71,31 @@ def test_an_envelope_without_a_snapshot(tmp_path: Path, data: bytes, why: str) -
     path.write_bytes(data)
     with pytest.raises(BadBackup, match=why):
         verify(str(path), nothing)
+
+
+@pytest.mark.parametrize(
+    ("pair", "why"),
+    [
+        ((b"n1", b"short"), "the members in it are none"),
+        ((b"n1", bytes(16) + b"\xff"), "the members in it are none"),
+        ((b"mc", b""), "the members in it are none"),
+        ((b"ms", b""), "the store in the backup is none"),
+    ],
+)
+def test_a_store_that_nobody_writes(
+    tmp_path: Path, pair: tuple[bytes, bytes], why: str
+) -> None:
+    """Right in all its checksums."""
+    engines = MemoryEngines()
+    Store.open(engines)
+    engines.open().write(dict([pair]))
+    path = tmp_path / "b"
+    view = engines.open().open_view()
+    path.write_bytes(enveloped(*StoreSnapshot(view, 1, 1, ConfState()).chunks()))
+    cluster = NewCluster(members={1: "http://a:1"})
+    with pytest.raises(BadBackup, match=why):
+        restore(real_disk(), str(path), str(tmp_path / "1"), 1, cluster, nothing)
+    assert os.listdir(tmp_path) == ["b"]
 
 
 def test_the_digest_is_of_keys_and_their_records() -> None:

@@ -27,6 +27,8 @@ from kvdb.store.commands import (
     RegisterInstance,
 )
 from kvdb.store.encoding import encode_member_change
+from kvdb.store.engine import EngineError
+from kvdb.store.rocks import RocksEngine
 from tests.offline.member import backup_of, digest_of, fingerprint, make_member
 from tests.store.entries import TIME_MS
 
@@ -98,3 +100,13 @@ def test_its_digest_is_that_of_a_backup(member: Path) -> None:
         data = backup_of(store)
     *_, last = dump(str(member), show_keys=False)
     assert last["digest"] == digest_of(data)
+
+
+def test_a_store_that_cannot_be_read(tmp_path: Path) -> None:
+    member = make_member(tmp_path / "m")
+    engine = RocksEngine(f"{member}/store/engine-00000001")
+    engine.write({b"mc": b"short"})
+    engine.flush()
+    engine.close()
+    with pytest.raises(EngineError, match="see kvdbctl fsck"):
+        list(dump(str(member), show_keys=False))
