@@ -93,6 +93,7 @@ def test_every_metric_is_shown_or_alerted_on() -> None:
     "words",
     [
         ["check", "rules", "examples/prometheus-alerts.yml"],
+        ["check", "config", "examples/prometheus.yml"],
         ["test", "rules", "tests/alerts.yml"],
     ],
 )
