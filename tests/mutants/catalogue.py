@@ -540,7 +540,6 @@ MUTANTS: Final = (
         "a snapshot that is not whole is installed",
         "store/snapshot.py",
         "        if not self._reader.whole:\n",
-        "        if self._engine is None:\n",
         "        if not self._reader._started:\n",
         tests="tests/store",
     ),
