@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvdb.durations import BOUNDS, Durations
+from kvdb.interfaces import NodeStatus
 from kvdb.rest.app import route_of
 from kvdb.store.commands import Delete, Put
 from tests.end_to_end.cluster import ask, local_cluster, until
 from tests.rest.local import Server
+from tests.test_service import Nodes, with_nodes
 
 PAGE = Path(__file__).parents[1] / "docs/metrics.md"
 
@@ -90,17 +94,60 @@ class CountingTests(SynchronousTestCase):
         self.assertEqual(sum(took.counts), 2)
 
 
+@with_nodes(3)
+async def test_nodes_of_one_process_count_apart(nodes: Nodes) -> None:
+    """Each in a registry of its own; who is no member is not spoken of."""
+
+    async def scraped(number: int) -> dict[str, float]:
+        status, body, _ = await nodes.ask("GET", number, "/metrics")
+        assert status == 200
+        return samples(body)
+
+    def peers(found: dict[str, float], name: str) -> set[str]:
+        return {sample for sample in found if sample.startswith(name + "{")}
+
+    written = "kvdb_http_requests_total{method=PUT,route=key,status=204}"
+    for number in (1, 2):
+        for _ in range(number):
+            assert (await nodes.ask("PUT", number, "/k", b"v"))[0] == 204
+    found = {number: await scraped(number) for number in (1, 2, 3)}
+    assert [found[number].get(written) for number in (1, 2, 3)] == [1, 2, None]
+    assert sum(each["kvdb_server_is_leader{}"] for each in found.values()) == 1
+    for number, each in found.items():
+        others = {f"{{peer={n}}}" for n in (1, 2, 3) if n != number}
+        for what in ("connected", "sent_bytes_total", "round_trip_time_seconds"):
+            name = f"kvdb_network_peer_{what}"
+            assert peers(each, name) == {name + other for other in others}
+    assert (await nodes.ask("DELETE", 1, "/3"))[0] == 204
+    await nodes.until(lambda: nodes.loops[3].stops)
+    name = "kvdb_network_peer_connected"
+    for number, other in ((1, 2), (2, 1)):
+        status = nodes.running[number].status
+        await nodes.until(partial(gone, status, 3))
+        assert peers(await scraped(number), name) == {f"{name}{{peer={other}}}"}
+
+
+def gone(status: Callable[[], NodeStatus], member: int) -> bool:
+    """Whether a node knows no such member any more."""
+    return member not in {one.id for one in status().members}
+
+
+def samples(body: bytes) -> dict[str, float]:
+    """By name and labels."""
+    found = {}
+    for family in text_string_to_metric_families(body.decode()):
+        for sample in family.samples:
+            labels = ",".join(f"{k}={v}" for k, v in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}"] = sample.value
+    return found
+
+
 def scrape(url: str) -> dict[str, float]:
     """Samples by name and labels."""
     answer = ask("GET", url + "/metrics", headers={"Accept": "text/plain"})
     assert answer.status == 200
     assert answer.headers["Content-Type"].startswith("text/plain")
-    found = {}
-    for family in text_string_to_metric_families(answer.body.decode()):
-        for sample in family.samples:
-            labels = ",".join(f"{k}={v}" for k, v in sorted(sample.labels.items()))
-            found[f"{sample.name}{{{labels}}}"] = sample.value
-    return found
+    return samples(answer.body)
 
 
 def test_a_real_cluster_is_scraped(tmp_path: Path) -> None:
