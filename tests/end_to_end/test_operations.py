@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from tests.documents import ROOT, Shell, Step, steps_of
-from tests.end_to_end.cluster import free_ports
 
 PAGE = "docs/operations.md"
 
@@ -18,25 +12,6 @@ SECTIONS = (
     "Recovering from one survivor",
     "Looking into a data directory",
 )
-
-PORTS = [f"{member}{kind}" for member in range(1, 4) for kind in (2379, 2380)]
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    """A shell where the page's addresses are free ones; its nodes are ended."""
-    here = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    replaced = {f"127.0.0.1:{page}": f"127.0.0.1:{port}" for page, port in here.items()}
-    replaced |= {f"--port {page}": f"--port {port}" for page, port in here.items()}
-    shell = Shell(tmp_path, replaced)
-    try:
-        yield shell
-    except BaseException:
-        for path in sorted(tmp_path.glob("*.log")):
-            print(f"--- {path.name}\n{path.read_text()[-3000:]}")
-        raise
-    finally:
-        shell.end()
 
 
 def test_each_procedure_does_what_the_page_says(shell: Shell) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.documents import ROOT, Shell, Step, matches, steps_of
-from tests.end_to_end.cluster import free_ports
 
 PAGE = "docs/procedures.md"
 TEN_MINUTES = "docs/secured-cluster.md"
@@ -24,36 +22,6 @@ SECTIONS = (
     "Handing leadership over",
     "A lost majority",
 )
-
-PORTS = [f"{member}{kind}" for member in range(1, 6) for kind in (2379, 2380)]
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    """A shell where the page's addresses are free ones; its nodes are ended."""
-    addresses = free_ports(len(PORTS))
-    replaced = {
-        f"127.0.0.1:{page}": f"127.0.0.1:{here}"
-        for page, here in zip(PORTS, addresses, strict=True)
-    }
-    replaced |= {
-        f"--port {page}": f"--port {here}"
-        for page, here in zip(PORTS, addresses, strict=True)
-    }
-    # As the loop over members makes them.
-    ports = dict(zip(PORTS, addresses, strict=True))
-    own = " ".join(f"[{n}]={ports[f'{n}2380']}" for n in range(1, 6))
-    replaced["${N}2380"] = "${CLIENTS[$N]}"
-    replaced["for N in"] = f"declare -A CLIENTS=({own}); for N in"
-    shell = Shell(tmp_path, replaced)
-    try:
-        yield shell
-    except BaseException:
-        for path in sorted(tmp_path.glob("*.log")):
-            print(f"--- {path.name}\n{path.read_text()[-3000:]}")
-        raise
-    finally:
-        shell.end()
 
 
 def test_each_procedure_does_what_the_page_says(shell: Shell) -> None:
@@ -72,7 +40,6 @@ def test_a_secured_cluster_in_ten_minutes(shell: Shell) -> None:
         for step in steps_of(TEN_MINUTES, section)
         if not step.command.startswith("make env")
     ]
-    (shell.directory / "scripts").symlink_to(ROOT / "scripts")
     shell.type(steps)
 
 

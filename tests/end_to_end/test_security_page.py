@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from tests.documents import ROOT, Shell, steps_of
-from tests.end_to_end.cluster import free_ports
 
 PAGE = "docs/security.md"
 SECTIONS = (
@@ -17,27 +11,6 @@ SECTIONS = (
     "A node with all of it",
     "New certificates, new users",
 )
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    """A shell where the page's addresses are free ones; its node is ended."""
-    peers, clients = free_ports(2)
-    replaced = {
-        "scripts/certificates.sh": str(ROOT / "scripts" / "certificates.sh"),
-        "127.0.0.1:12379": f"127.0.0.1:{peers}",
-        "127.0.0.1:12380": f"127.0.0.1:{clients}",
-        "--port 12380": f"--port {clients}",
-    }
-    shell = Shell(tmp_path, replaced)
-    try:
-        yield shell
-    except BaseException:
-        for path in sorted(tmp_path.glob("*.log")):
-            print(f"--- {path.name}\n{path.read_text()[-3000:]}")
-        raise
-    finally:
-        shell.end()
 
 
 def test_each_section_does_what_the_page_says(shell: Shell) -> None:
