@@ -64,6 +64,7 @@ fuzz: $(STAMP)  ## Look for bytes that a decoder is not ready for.
 crashes: $(STAMP)  ## Every crash of the log; thousands of kills of the engine.
 	@$(BIN)/python -m tests.storage.test_every_crash --samples 20 --again 5 --seeds 12
 	@$(BIN)/python -m tests.store.kills --times 2000
+	@ROUNDS=20 $(BIN)/python -m pytest -q --timeout=600 tests/end_to_end/test_durability.py
 	@$(BIN)/python -m tests.store.kills --times 500 --power
 
 chaos: $(STAMP)  ## Real nodes under faults, for MINUTES=30 with SEED=1.

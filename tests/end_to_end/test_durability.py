@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from tests.end_to_end.cluster import LocalCluster, ask, local_cluster
 
-ROUNDS = 20
+ROUNDS = int(os.environ.get("ROUNDS", "8"))
 WRITERS = 4
 
 

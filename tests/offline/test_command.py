@@ -285,7 +285,7 @@ def test_the_process(backup: Path, tmp_path: Path) -> None:
 def test_ctrl_c_on_a_terminal(tmp_path: Path) -> None:
     """Progress is shown, and nothing half-made is left."""
     path = tmp_path / "backup"
-    values = [Put(b"/%06d" % n, os.urandom(1 << 20)) for n in range(64)]
+    values = [Put(b"/%06d" % n, os.urandom(1 << 20)) for n in range(192)]
     path.write_bytes(backup_bytes(values))
     ours, theirs = pty.openpty()
     process = subprocess.Popen(

@@ -301,15 +301,15 @@ class Section54Safety(SynchronousTestCase):
 
     def test_commit_and_logs_agree_under_random_faults(self) -> None:
         committed = elections = 0
-        for seed in range(40):
+        for seed in range(20):
             with self.subTest(seed=seed):
                 run = RandomFaults(self, seed)
                 run.run(800)
                 committed += len(run.committed)
                 elections += len(run.leader_of)
         # Else nothing much was put to the test.
-        self.assertGreater(committed, 1_000)
-        self.assertGreater(elections, 75)
+        self.assertGreater(committed, 500)
+        self.assertGreater(elections, 37)
 
 
 class RandomFaults:

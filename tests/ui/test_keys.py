@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.cluster import LocalCluster, Process, ask
+from tests.end_to_end.cluster import LocalCluster, Process, ask, until
 from tests.ui.browser import PATIENCE_MS, open_page
 from tests.ui.test_cluster import expect, see
 
@@ -91,8 +91,8 @@ def test_a_key_is_made_written_and_deleted(node: Process, page: Any) -> None:
     expect(page.get_by_role("button", name="Save")).to_be_disabled()
     value.fill("second")
     page.get_by_role("button", name="Save").click()
+    until(lambda: node.get("made/%C3%BC%20%3F%25") == b"second", "it is saved")
     expect(page.get_by_role("button", name="Save")).to_be_disabled()
-    assert node.get("made/%C3%BC%20%3F%25") == b"second"
     page.get_by_role("button", name="Delete").click()
     dialog = page.get_by_role("dialog")
     see(dialog, "/made/ü ?%")
