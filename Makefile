@@ -50,7 +50,8 @@ types: $(STAMP)  ## Check types.
 
 unit: $(STAMP)  ## Run all tests, and hold each room to its coverage.
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest -n 2 --dist worksteal --durations=5 \
+	@# Three at a time on two cores: real nodes mostly wait.
+	@$(BIN)/python -m pytest -n 3 --dist worksteal --durations=5 \
 		--cov --cov-report=
 	@$(BIN)/python scripts/coverage_by_room.py 90
 
