@@ -61,7 +61,7 @@ class PathConverter(BaseConverter):
 
 
 class RawPathResource(KleinResource):
-    """Routes on the path as it was sent, with nothing decoded."""
+    """Routes on the path as it was sent, with nothing decoded or merged."""
 
     def render(self, request: Any) -> Any:
         """See L{IResource<twisted.web.resource.IResource>}."""
@@ -69,6 +69,10 @@ class RawPathResource(KleinResource):
             path = target_path(request.uri)
         except Problem:
             path = b"/"  # to the handler of keys, which refuses it
+        if not is_reserved(path):
+            # One for all keys, which are read from the request itself: the router
+            # takes slashes off a path's beginning, and //health is a key.
+            path = b"/key"
         # Latin-1 as UTF-8: the router wants text, and gets it in any case.
         safe = path.decode("latin-1").encode()
         request.prepath, request.postpath = [], safe[1:].split(b"/")

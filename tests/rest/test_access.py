@@ -161,6 +161,21 @@ class Matrix(SynchronousTestCase):
             self.assertIn("basic realm=", reply.headers["www-authenticate"])
             self.assertIn("bearer", reply.headers["www-authenticate"])
 
+    def test_who_may_write_all_keys_may_do_nothing_else(self) -> None:
+        everything = '[roles.all]\nread = ["/"]\nwrite = ["/"]\n'
+        anybody = f'{everything}[anonymous]\nroles = ["all"]\n'
+        self.guarded.guard.replace(parse_access(anybody.encode()))
+        for slashes, statuses in (("", {401}), ("/", {204, 404}), ("//", {204, 404})):
+            for method, target in (
+                ("GET", "/_/snapshot"),
+                ("GET", "/metrics"),
+                ("DELETE", "/_/members/9"),
+                ("DELETE", "/9"),
+            ):
+                reply = self.ask(method, slashes + target, "anonymous")
+                self.assertIn(reply.status, statuses, slashes + target)
+        self.assertEqual(self.server.database.asked, [])
+
     def test_anonymous_may_be_given_a_role(self) -> None:
         self.guarded.guard.replace(access('"reader", "metrics"'))
         self.assertEqual(self.ask("GET", "/app/k", "anonymous").body, b"v")

@@ -49,6 +49,8 @@ TARGETS = [
     "/",
     "/_/kv/k",
     "/_/status",
+    "//_/status",
+    "//health",
     "/_x",
     "/health",
     "/v3/kv",

@@ -349,6 +349,14 @@ class Addresses(SynchronousTestCase):
         self.assertEqual(server.ask("GET", "/metrics").status, 404)
         self.assertEqual(server.ask("POST", "/v3/kv/put", b"{}").status, 409)
 
+    def test_with_another_slash_in_front_they_are_keys(self) -> None:
+        server = Server()
+        for path in ("//health", "//_/ui", "//_/members/9", "///_/status", "//9"):
+            self.assertEqual(server.ask("PUT", path, b"v").status, 204, path)
+            self.assertEqual(server.ask("GET", path).body, b"v", path)
+            self.assertEqual(server.ask("DELETE", path).status, 204, path)
+        self.assertEqual(server.database.asked, [], "no member was touched")
+
     def test_methods_that_are_not_for_an_address(self) -> None:
         server = Server()
         every = "delete, get, head, post, put"
