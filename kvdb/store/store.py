@@ -3,18 +3,13 @@ The state machine: committed commands in, outcomes and records out.
 
 What is in the engine, by the first byte of the key (docs/store-format.md):
 
-=====  =======================================  ==================================
-``k``  key                                      the key's current record
-``v``  key, then mod_revision counted down      a record that was replaced, or
-                                                nothing where a deletion stands
-``h``  revision of the last of them             the events of an entry: what changed
-                                                which key
-``i``  idempotency key                          its outcome
-``j``  number                                   the idempotency key, oldest first
-``n``  member id                                the member
-``r``  member id                                a member that was removed
-``m``  ``c``, ``s``                             membership; everything else
-=====  =======================================  ==================================
+=====================  ===========================================================
+``k``                  a key's current record, and here
+``v``, ``h``           L{kvdb.store.history}: what keys were, and what changed them
+``i``, ``j``           L{kvdb.store.outcomes}: answers for those who retry
+``n``, ``r``, ``mc``   L{kvdb.store.members}: who is a member, and who was
+``ms``                 everything else, and here
+=====================  ===========================================================
 
 Rules:
 
@@ -30,13 +25,15 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from kvdb.raft.confchange import Change, as_v2
-from kvdb.raft.messages import ConfChangeType, ConfChangeV2, ConfState, Entry
+from kvdb.raft.messages import ConfChangeV2, ConfState, Entry
+from kvdb.store.batch import WriteBatch
 from kvdb.store.commands import (
     Compact,
     Condition,
@@ -50,35 +47,28 @@ from kvdb.store.commands import (
     RegisterInstance,
 )
 from kvdb.store.encoding import (
-    EVENT,
     RECORD,
     Envelope,
     Event,
     MemberChange,
-    Operation,
     decode_command,
-    decode_conf_state,
-    decode_events,
-    decode_member,
     decode_member_change,
-    decode_outcome,
     decode_plain_put,
     decode_record,
     encode_conf_state,
-    encode_event,
-    encode_member,
     encode_outcome,
     split_commands,
 )
 from kvdb.store.engine import Engine, Engines
+from kvdb.store.history import Compacted, History
+from kvdb.store.members import Members
 from kvdb.store.membership import refusal
+from kvdb.store.outcomes import Outcomes, fingerprint, fingerprint_of_change
 from kvdb.store.recent import RecentRecords
 from kvdb.store.snapshot import SnapshotReceiver, StoreSnapshot
 from kvdb.store.windows import Windows
 
-MAX_IDEMPOTENCY_KEYS: Final = 100_000
-"""Outcomes remembered for retries; the oldest goes first.  The same on every
-member, or they would forget differently: changing it is a new format."""
+__all__ = ["Compacted", "Settled", "Store", "UnknownFormat"]
 
 FORMAT_VERSION: Final = 1
 
@@ -86,47 +76,15 @@ _SWEPT_AT_ONCE: Final = 1000
 """Events given back in one write, where nobody waits."""
 
 _STATE_KEY: Final = b"ms"
-_CONF_STATE_KEY: Final = b"mc"
 _STATE = struct.Struct(">HQQQQQQQQQ")
 _VERSION: Final = struct.Struct(">H")
-_U64 = struct.Struct(">Q")
-_TOP: Final = 2**64 - 1
-_PUT: Final = int(Operation.PUT)
 
 Settled = tuple[int, int, Outcome]
 """Session and sequence number of a proposal, and what became of it."""
 
 
-class Compacted(Exception):
-    """The history asked for is no longer kept."""
-
-
 class UnknownFormat(Exception):
     """The store was written by a later release."""
-
-
-class _Missing:
-    """Not in the batch, so ask the engine."""
-
-
-_MISSING = _Missing()
-
-
-def _history_prefix(key: bytes) -> bytes:
-    # Escaped and ended, so that keys keep their order and none is the
-    # beginning of another.
-    if b"\0" in key:
-        key = key.replace(b"\0", b"\0\xff")
-    return b"v" + key + b"\0\x01"
-
-
-def _history_key(key: bytes, revision: int) -> bytes:
-    return _history_prefix(key) + _U64.pack(_TOP - revision)
-
-
-def fingerprint(envelope: Envelope) -> bytes:
-    """What tells one command from another under the same idempotency key."""
-    return hashlib.blake2b(envelope.payload, digest_size=8).digest()
 
 
 @define(slots=True, eq=False)
@@ -136,30 +94,22 @@ class Store:
     @ivar cluster_id: 0 while nothing was applied.
     @ivar revision: of the newest change.
     @ivar compacted_revision: history at and below it is forgotten.
-    @ivar members: by id.
-    @ivar removed: ids that were members once.
     @ivar windows: hashes of what was applied.
     @ivar recent: current records that need not be asked of the engine.
     """
 
     engines: Engines
-    engine: Engine = field(init=False)
     applied_index: int = 0
     applied_term: int = 0
     cluster_id: int = 0
     revision: int = 0
-    compacted_revision: int = 0
-    members: dict[int, Member] = field(factory=dict)
-    removed: set[int] = field(factory=set)
-    conf_state: ConfState = field(factory=ConfState)
     flushing: bool = False
-    _swept_revision: int = 0
-    _first_token: int = 0
-    _next_token: int = 0
     _durable_index: int = 0
     _flush_index: int = 0
-    _batch: dict[bytes, bytes | None] = field(factory=dict)
-    _events: list[bytes] = field(factory=list)
+    _batch: WriteBatch = field(init=False)
+    _history: History = field(factory=History)
+    _outcomes: Outcomes = field(factory=Outcomes)
+    _members: Members = field(factory=Members)
     recent: RecentRecords = field(factory=RecentRecords)
     windows: Windows = field(factory=Windows)
 
@@ -171,8 +121,7 @@ class Store:
         @raise UnknownFormat: a later release wrote it.
         """
         store = cls(engines)
-        store.engine = engines.open()
-        store._load()
+        store._load(engines.open())
         return store
 
     @staticmethod
@@ -194,31 +143,44 @@ class Store:
             )
         return _STATE.unpack(state)
 
-    def _load(self) -> None:
-        state = self._read_state(self.engine)
+    def _load(self, engine: Engine) -> None:
+        self._batch = WriteBatch(engine)
+        state = self._read_state(engine)
         if state is not None:
-            (
-                _,
-                self.applied_index,
-                self.applied_term,
-                self.cluster_id,
-                self.revision,
-                self.compacted_revision,
-                self._swept_revision,
-                self._first_token,
-                self._next_token,
-                _,
-            ) = state
-        conf_state = self.engine.get(_CONF_STATE_KEY)
-        self.conf_state = decode_conf_state(conf_state) if conf_state else ConfState()
-        found = [decode_member(data) for _, data in self.engine.scan(b"n", b"o")]
-        self._set_members(found)
-        self.removed = {
-            _U64.unpack(key[1:])[0] for key, _ in self.engine.scan(b"r", b"s")
-        }
+            _, index, term, cluster, revision, compacted, swept, first, next_, _ = state
+            self.applied_index, self.applied_term = index, term
+            self.cluster_id, self.revision = cluster, revision
+            self._history = History(compacted, swept)
+            self._outcomes = Outcomes(first, next_)
+        self._members = Members.load(engine)
         self._durable_index = self._flush_index = self.applied_index
         self.flushing = False
         self.windows.begin(self.applied_index)
+
+    @property
+    def engine(self) -> Engine:
+        """The current one."""
+        return self._batch.engine
+
+    @property
+    def compacted_revision(self) -> int:
+        """History at and below it is forgotten."""
+        return self._history.compacted
+
+    @property
+    def members(self) -> Mapping[int, Member]:
+        """By id, in their order."""
+        return self._members.by_id
+
+    @property
+    def removed(self) -> AbstractSet[int]:
+        """Ids that were members once."""
+        return self._members.removed
+
+    @property
+    def conf_state(self) -> ConfState:
+        """Who votes, and who learns."""
+        return self._members.conf_state
 
     def bootstrap(self, cluster_id: int, members: Sequence[Member]) -> None:
         """
@@ -227,14 +189,7 @@ class Store:
         """
         assert self.applied_index == 0, "a store that holds something is bootstrapped"
         self.cluster_id = cluster_id
-        voters = tuple(sorted(member.id for member in members))
-        for member in members:
-            self._put_member(member)
-        self._set_conf_state(ConfState(voters))
-        self._finish(1, 1)
-        self.engine.flush()
-        self._durable_index = self._flush_index = 1
-        self.windows.begin(1)
+        self._begin_with(members)
 
     def begin_anew(
         self, cluster_id: int, members: Sequence[Member], revision: int
@@ -249,16 +204,13 @@ class Store:
             something.
         """
         assert revision >= self.revision, "a revision that moves back"
-        for node in self.members:
-            self._batch[b"n" + _U64.pack(node)] = None
-        for node in self.removed:
-            self._batch[b"r" + _U64.pack(node)] = None
-        self.members, self.removed = {}, set()
         self.cluster_id = cluster_id
-        self.revision = self.compacted_revision = revision
-        for member in members:
-            self._put_member(member)
-        self._set_conf_state(ConfState(tuple(sorted(self.members))))
+        self.revision = self._history.compacted = revision
+        self._begin_with(members)
+
+    def _begin_with(self, members: Sequence[Member]) -> None:
+        voters = tuple(sorted(member.id for member in members))
+        self._members.begin(self._batch, members, ConfState(voters))
         self._finish(1, 1)
         while self.compact_slice(_SWEPT_AT_ONCE):
             pass
@@ -291,18 +243,13 @@ class Store:
         self._check_revision(revision)
         if current is not None and current.mod_revision <= revision:
             return current
-        prefix = _history_prefix(key)
-        start = prefix + _U64.pack(_TOP - revision)
-        end = prefix + _U64.pack(_TOP) + b"\0"
-        for _, past in self.engine.scan(start, end):
-            return decode_record(past) if past else None
-        return None
+        return self._history.record_at(self._batch, key, revision)
 
     def _current(self, record_key: bytes) -> bytes | None:
         """A key's current record, of the batch in hand where it is there."""
         record = self.recent.get(record_key)
         if record is None:
-            record = self._read(record_key)
+            record = self._batch.read(record_key)
             if record is not None:
                 self.recent.put(record_key, record)
         return record
@@ -333,23 +280,7 @@ class Store:
 
         @raise Compacted: some of them are forgotten.
         """
-        if after < self.compacted_revision:
-            raise Compacted(
-                f"events after revision {after} are forgotten: history begins at"
-                f" {self.compacted_revision}"
-            )
-        for last, events in self._event_groups(after, _TOP):
-            first = last - len(events) + 1
-            for revision, event in enumerate(events, first):
-                if revision > after:
-                    yield revision, event
-
-    def _event_groups(self, after: int, to: int) -> Iterator[tuple[int, list[Event]]]:
-        """The events of each entry whose last has a revision in C{after < r <= to},
-        and that revision."""
-        low, high = b"h" + _U64.pack(after + 1), b"h" + _U64.pack(to) + b"\0"
-        for key, data in self.engine.scan(low, high):
-            yield _U64.unpack(key[1:])[0], decode_events(data)
+        return self._history.events(self._batch, after)
 
     # Applying.
 
@@ -380,10 +311,7 @@ class Store:
                     outcome = self._carry_out(command, envelope)
                     windows.fold(encode_outcome(outcome, b""))
                 settled.append((session, sequence, outcome))
-            if self._events:
-                # An entry's together: a record of its own for each is dear.
-                self._batch[b"h" + _U64.pack(self.revision)] = b"".join(self._events)
-                self._events.clear()
+            self._history.end_entry(self._batch, self.revision)
             windows.ended(index)
         self._finish(index, term)
         return settled
@@ -392,44 +320,37 @@ class Store:
         """Write the batch, with how far it brings the store."""
         self.applied_index = index
         self.applied_term = term
-        self._batch[_STATE_KEY] = _STATE.pack(
+        self._batch.changes[_STATE_KEY] = _STATE.pack(
             FORMAT_VERSION,
             index,
             term,
             self.cluster_id,
             self.revision,
-            self.compacted_revision,
-            self._swept_revision,
-            self._first_token,
-            self._next_token,
+            self._history.compacted,
+            self._history.swept,
+            self._outcomes.first,
+            self._outcomes.next,
             0,
         )
-        self.engine.write(self._batch)
-        self._batch = {}
-
-    def _read(self, key: bytes) -> bytes | None:
-        """From the batch, where it is there."""
-        found = self._batch.get(key, _MISSING)
-        if isinstance(found, _Missing):
-            return self.engine.get(key)
-        return found
+        self._batch.write()
 
     def _carry_out(
         self, command: Put | Delete | Compact | RegisterInstance, envelope: Envelope
     ) -> Outcome:
         if isinstance(command, Compact):
-            return self._compact(command.revision)
+            forgotten = self._history.compact(command.revision, self.revision)
+            return Outcome(OutcomeStatus.DONE, forgotten)
         if isinstance(command, RegisterInstance):
-            return self._register_instance(command)
+            return self._members.register_instance(self._batch, command)
         token = command.idempotency_key
         if not token:
             return self._write(command, envelope)
         mark = fingerprint(envelope)
-        known = self._known_outcome(token, mark)
+        known = self._outcomes.known(self._batch, token, mark)
         if known is not None:
             return known
         outcome = self._write(command, envelope)
-        self._remember(token, outcome, mark)
+        self._outcomes.remember(self._batch, token, outcome, mark)
         return outcome
 
     def _write(self, command: Put | Delete, envelope: Envelope) -> Outcome:
@@ -453,18 +374,16 @@ class Store:
         """
         @param current: the key's record so far, if it has one.
         """
-        batch = self._batch
         revision = self.revision = self.revision + 1
         if current is None:
             create, previous, version = revision, 0, 0
         else:
             create, previous, version, _ = RECORD.unpack_from(current)
-            batch[_history_key(key, previous)] = current
         record = RECORD.pack(create, revision, version + 1, lease) + value
-        batch[b"k" + key] = record
+        self._batch.changes[b"k" + key] = record
         self.recent.put(b"k" + key, record)
         self.windows.fold(record)
-        self._events += (EVENT.pack(len(key), _PUT, previous, time_ms), key)
+        self._history.note_put(self._batch, key, previous, current, time_ms)
         return Outcome(OutcomeStatus.DONE, revision)
 
     def _delete(self, command: Delete, envelope: Envelope) -> Outcome:
@@ -476,79 +395,26 @@ class Store:
         if current is None:
             return Outcome(OutcomeStatus.NOT_FOUND)
         self.revision += 1
-        batch = self._batch
-        batch[_history_key(key, previous)] = current
-        batch[_history_key(key, self.revision)] = b""
-        batch[b"k" + key] = None
+        self._batch.changes[b"k" + key] = None
         self.recent.discard(b"k" + key)
-        event = Event(Operation.DELETE, previous, envelope.time_ms, key)
-        self._events.append(encode_event(event))
+        self._history.note_delete(
+            self._batch, key, self.revision, previous, current, envelope.time_ms
+        )
         return Outcome(OutcomeStatus.DONE, self.revision)
 
-    # Exactly once.
-
-    def _known_outcome(self, token: bytes, mark: bytes) -> Outcome | None:
-        data = self._read(b"i" + token)
-        if data is None:
-            return None
-        outcome, first_mark = decode_outcome(data)
-        if mark != first_mark:
-            return Outcome(
-                OutcomeStatus.REFUSED,
-                reason="the Idempotency-Key was used for another request before",
-            )
-        return outcome
-
-    def _remember(self, token: bytes, outcome: Outcome, mark: bytes) -> None:
-        self._batch[b"i" + token] = encode_outcome(outcome, mark)
-        self._batch[b"j" + _U64.pack(self._next_token)] = token
-        self._next_token += 1
-        if self._next_token - self._first_token > MAX_IDEMPOTENCY_KEYS:
-            oldest = b"j" + _U64.pack(self._first_token)
-            forgotten = self._read(oldest)
-            assert forgotten is not None, f"no idempotency key {self._first_token}"
-            self._batch[b"i" + forgotten] = None
-            self._batch[oldest] = None
-            self._first_token += 1
-
     # History.
-
-    def _compact(self, revision: int) -> Outcome:
-        # Never the newest: whoever watches needs a place to go on from.
-        revision = min(revision, self.revision)
-        self.compacted_revision = max(self.compacted_revision, revision)
-        return Outcome(OutcomeStatus.DONE, self.compacted_revision)
 
     def compact_slice(self, max_events: int) -> bool:
         """
         Give back the space of about C{max_events} forgotten events, an entry's
         together; whether any are left.  What is read does not depend on it.
         """
-        if self._swept_revision >= self.compacted_revision:
+        history = self._history
+        if history.swept >= history.compacted:
             return False
-        swept = 0
-        groups = self._event_groups(self._swept_revision, self.compacted_revision)
-        for last, events in groups:
-            self._sweep(last, events)
-            swept += len(events)
-            if swept >= max_events:
-                break
-        else:
-            self._swept_revision = self.compacted_revision
+        history.sweep(self._batch, max_events)
         self._finish(self.applied_index, self.applied_term)
-        return self._swept_revision < self.compacted_revision
-
-    def _sweep(self, last: int, events: Sequence[Event]) -> None:
-        """Delete events, the last of which has revision C{last}, and with them
-        the records that only they lead to."""
-        batch = self._batch
-        batch[b"h" + _U64.pack(last)] = None
-        for revision, event in enumerate(events, last - len(events) + 1):
-            if event.previous:
-                batch[_history_key(event.key, event.previous)] = None
-            if event.operation is Operation.DELETE:
-                batch[_history_key(event.key, revision)] = None
-        self._swept_revision = last
+        return history.swept < history.compacted
 
     # Membership.
 
@@ -566,8 +432,8 @@ class Store:
     ) -> Outcome | None:
         if not record.idempotency_key:
             return None
-        token = record.idempotency_key
-        return self._known_outcome(token, _change_mark(change, record))
+        mark = fingerprint_of_change(change, record)
+        return self._outcomes.known(self._batch, record.idempotency_key, mark)
 
     def apply_conf_change(
         self, index: int, term: int, change: Change, conf_state: ConfState
@@ -585,57 +451,20 @@ class Store:
         if outcome is None:
             reason = refusal(v2, record, self.members, self.removed, self.conf_state)
             if reason is None:
-                self._change_members(v2.changes[0].type, record)
+                self._members.change(self._batch, v2.changes[0].type, record)
                 outcome = Outcome(OutcomeStatus.DONE)
             else:
                 outcome = Outcome(OutcomeStatus.REFUSED, reason=reason)
             if record.idempotency_key:
-                self._remember(
-                    record.idempotency_key, outcome, _change_mark(v2, record)
+                mark = fingerprint_of_change(v2, record)
+                self._outcomes.remember(
+                    self._batch, record.idempotency_key, outcome, mark
                 )
         self.windows.fold(encode_outcome(outcome, b"") + encode_conf_state(conf_state))
         self.windows.ended(index)
-        self._set_conf_state(conf_state)
+        self._members.set_conf_state(self._batch, conf_state)
         self._finish(index, term)
         return record.session, record.sequence, outcome
-
-    def _change_members(self, kind: ConfChangeType, record: MemberChange) -> None:
-        node = record.member_id
-        if kind is ConfChangeType.REMOVE_NODE:
-            del self.members[node]
-            self.removed.add(node)
-            self._batch[b"n" + _U64.pack(node)] = None
-            self._batch[b"r" + _U64.pack(node)] = b""
-        elif node not in self.members:
-            self._put_member(Member(node, record.url))
-
-    def _register_instance(self, command: RegisterInstance) -> Outcome:
-        member = self.members.get(command.node_id)
-        if member is None:
-            return Outcome(OutcomeStatus.NOT_FOUND)
-        if member.instance_id not in (0, command.instance_id):
-            return Outcome(
-                OutcomeStatus.REFUSED,
-                reason=f"member {member.id} is known with another data directory",
-            )
-        self._put_member(evolve(member, instance_id=command.instance_id))
-        return Outcome(OutcomeStatus.DONE)
-
-    def _put_member(self, member: Member) -> None:
-        self.members[member.id] = member
-        self._batch[b"n" + _U64.pack(member.id)] = encode_member(member)
-
-    def _set_conf_state(self, conf_state: ConfState) -> None:
-        self.conf_state = conf_state
-        self._batch[_CONF_STATE_KEY] = encode_conf_state(conf_state)
-        self._set_members(self.members.values())
-
-    def _set_members(self, members: Iterable[Member]) -> None:
-        learners = self.conf_state.learners
-        self.members = {
-            member.id: evolve(member, learner=member.id in learners)
-            for member in sorted(members, key=lambda member: member.id)
-        }
 
     # Durability, and state sent whole.
 
@@ -670,11 +499,8 @@ class Store:
         staged = receiver.take()
         self._read_state(staged)  # or it is of a later release
         self.engines.switch(staged)
-        self.engine = staged
-        self._batch = {}
-        self._events.clear()
         self.recent.clear()
-        self._load()
+        self._load(staged)
 
     def digest(self) -> str:
         """
@@ -698,9 +524,3 @@ def _holds(condition: Condition, mod_revision: int) -> bool:
     if kind is ConditionKind.ABSENT:
         return mod_revision == 0
     return mod_revision == condition.revision and mod_revision != 0
-
-
-def _change_mark(change: ConfChangeV2, record: MemberChange) -> bytes:
-    kinds = [int(single.type) for single in change.changes]
-    text = f"{kinds} {record.member_id} {record.url}"
-    return hashlib.blake2b(text.encode(), digest_size=8).digest()

@@ -391,7 +391,7 @@ MUTANTS: Final = (
     Mutant(
         "the idempotency key is not looked at",
         "store/store.py",
-        "        known = self._known_outcome(token, mark)\n"
+        "        known = self._outcomes.known(self._batch, token, mark)\n"
         "        if known is not None:\n"
         "            return known\n"
         "        outcome = self._write(command, envelope)\n",
@@ -415,8 +415,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "history loses what a deletion ended",
-        "store/store.py",
-        '        batch[_history_key(key, self.revision)] = b""\n',
+        "store/history.py",
+        '        batch.changes[_history_key(key, revision)] = b""\n',
         "",
         tests="tests/store",
     ),
@@ -632,7 +632,7 @@ MUTANTS: Final = (
     Mutant(
         "a restored cluster answers watchers of the old one",
         "store/store.py",
-        "        self.revision = self.compacted_revision = revision\n",
+        "        self.revision = self._history.compacted = revision\n",
         "        self.revision = revision\n",
         tests="tests/store/test_anew.py",
     ),

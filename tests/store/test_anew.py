@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from kvdb.raft.messages import ConfChangeType
 from kvdb.store.commands import Command, Delete, Member, Put
 from kvdb.store.memory import MemoryEngines
 from kvdb.store.store import Store
-from tests.store.entries import bootstrap, do
+from tests.store.entries import Changer, bootstrap, do
 
 
 def filled(*commands: Command) -> Store:
@@ -21,7 +22,10 @@ def test_a_store_begins_anew_in_another_cluster() -> None:
     store = filled(
         Put(b"/a", b"1", idempotency_key=b"t"), Put(b"/a", b"2"), Delete(b"/b")
     )
-    store.removed.add(9)
+    changer = Changer(store)
+    changer.change(ConfChangeType.ADD_LEARNER_NODE, 9, "http://i:9")
+    changer.change(ConfChangeType.REMOVE_NODE, 9)
+    assert store.removed == {9}
     before = list(store.engine.scan(b"i", b"m"))
     store.begin_anew(99, [Member(4, "http://d:4"), Member(2, "http://b:2")], 1000)
     for again in (store, Store.open(store.engines)):

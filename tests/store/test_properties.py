@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kvdb.store import store as store_module
+from kvdb.store import outcomes
 from kvdb.store.commands import (
     Command,
     Compact,
@@ -120,7 +120,7 @@ class PropertiesTests(StoreTestCase):
     def test_batches_in_any_split_give_the_same(
         self, commands: list[Command], data: st.DataObject
     ) -> None:
-        self.patch(store_module, "MAX_IDEMPOTENCY_KEYS", 2)
+        self.patch(outcomes, "MAX_IDEMPOTENCY_KEYS", 2)
         whole, split = self.fresh(), self.fresh()
         expected = do(whole, *commands)
         found: list[Outcome] = []
@@ -140,7 +140,7 @@ class PropertiesTests(StoreTestCase):
     def test_a_store_is_a_list_of_states(
         self, commands: list[Command], data: st.DataObject
     ) -> None:
-        self.patch(store_module, "MAX_IDEMPOTENCY_KEYS", 2)
+        self.patch(outcomes, "MAX_IDEMPOTENCY_KEYS", 2)
         store, model = self.fresh(), Model()
         for command in commands:
             [outcome] = do(store, command)

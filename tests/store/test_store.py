@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvdb.raft.messages import ConfChangeType
+from kvdb.store import outcomes
 from kvdb.store import store as store_module
 from kvdb.store.commands import (
     Compact,
@@ -184,7 +185,8 @@ class WritesTests(StoreTestCase):
         self.patch(store_module, "FORMAT_VERSION", 7)
         self.do(Put(b"k", b""))
         self.patch(store_module, "FORMAT_VERSION", 1)
-        self.assertRaisesRegex(UnknownFormat, "format 7.*reads 1", self.store._load)
+        with self.assertRaisesRegex(UnknownFormat, "format 7.*reads 1"):
+            self.store._load(self.store.engine)
 
     def test_size(self) -> None:
         self.do(Put(b"k", bytes(1000)))
@@ -322,7 +324,7 @@ class RetriesTests(StoreTestCase):
         self.assertEqual(self.store.revision, 1)
 
     def test_the_oldest_is_forgotten_first(self) -> None:
-        self.patch(store_module, "MAX_IDEMPOTENCY_KEYS", 3)
+        self.patch(outcomes, "MAX_IDEMPOTENCY_KEYS", 3)
         puts = [Put(b"k", b"", idempotency_key=b"%d" % n) for n in range(5)]
         self.do(*puts[:4])
         self.do(puts[4])
@@ -333,7 +335,7 @@ class RetriesTests(StoreTestCase):
         self.assertEqual(self.keys(b"i"), [b"i0", b"i3", b"i4"])
 
     def test_the_bound_holds_after_reopening(self) -> None:
-        self.patch(store_module, "MAX_IDEMPOTENCY_KEYS", 2)
+        self.patch(outcomes, "MAX_IDEMPOTENCY_KEYS", 2)
         for number in range(6):
             self.do(Put(b"k", b"", idempotency_key=b"%d" % number))
             self.reopen()

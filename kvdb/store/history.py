@@ -1,0 +1,179 @@
+"""
+What keys were before, and which changes made them so.
+
+=====  =======================================  ==================================
+``v``  key, then mod_revision counted down      a record that was replaced, or
+                                                nothing where a deletion stands
+``h``  revision of the last of them             the events of an entry: what changed
+                                                which key
+=====  =======================================  ==================================
+
+Compaction only moves C{compacted}; the space is given back later, a slice at a
+time.
+
+Rules: what is at or below C{compacted} is not read, swept or not; the newest
+revision is never compacted, for whoever watches needs a place to go on from.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from attrs import define, field
+
+from kvdb.store.batch import WriteBatch
+from kvdb.store.commands import Record
+from kvdb.store.encoding import (
+    EVENT,
+    Event,
+    Operation,
+    decode_events,
+    decode_record,
+    encode_event,
+)
+
+_U64: Final = struct.Struct(">Q")
+_TOP: Final = 2**64 - 1
+_PUT: Final = int(Operation.PUT)
+
+
+class Compacted(Exception):
+    """The history asked for is no longer kept."""
+
+
+def _prefix(key: bytes) -> bytes:
+    # Escaped and ended, so that keys keep their order and none is the
+    # beginning of another.
+    if b"\0" in key:
+        key = key.replace(b"\0", b"\0\xff")
+    return b"v" + key + b"\0\x01"
+
+
+def _history_key(key: bytes, revision: int) -> bytes:
+    return _prefix(key) + _U64.pack(_TOP - revision)
+
+
+@define(slots=True, eq=False)
+class History:
+    """
+    @ivar compacted: history at and below this revision is forgotten.
+    @ivar swept: up to which its space was given back.
+    """
+
+    compacted: int = 0
+    swept: int = 0
+    _events: list[bytes] = field(factory=list)
+
+    # What the store notes as it applies an entry.
+
+    def note_put(
+        self,
+        batch: WriteBatch,
+        key: bytes,
+        previous: int,
+        old: bytes | None,
+        time_ms: int,
+    ) -> None:
+        """
+        C{key} has another record.
+
+        @param previous: its mod_revision before; 0 if it was absent.
+        @param old: the record that was replaced; None if it was absent.
+        """
+        if old is not None:
+            batch.changes[_history_key(key, previous)] = old
+        self._events += (EVENT.pack(len(key), _PUT, previous, time_ms), key)
+
+    def note_delete(
+        self,
+        batch: WriteBatch,
+        key: bytes,
+        revision: int,
+        previous: int,
+        old: bytes,
+        time_ms: int,
+    ) -> None:
+        """C{key} was deleted at C{revision}; else as L{note_put}."""
+        batch.changes[_history_key(key, previous)] = old
+        batch.changes[_history_key(key, revision)] = b""
+        event = Event(Operation.DELETE, previous, time_ms, key)
+        self._events.append(encode_event(event))
+
+    def end_entry(self, batch: WriteBatch, revision: int) -> None:
+        """The entry is applied; its last change has C{revision}."""
+        if self._events:
+            # An entry's together: a record of its own for each is dear.
+            batch.changes[b"h" + _U64.pack(revision)] = b"".join(self._events)
+            self._events.clear()
+
+    # Reading.
+
+    def record_at(self, batch: WriteBatch, key: bytes, revision: int) -> Record | None:
+        """The record that C{key} had at C{revision}, of those that were replaced."""
+        prefix = _prefix(key)
+        start = prefix + _U64.pack(_TOP - revision)
+        end = prefix + _U64.pack(_TOP) + b"\0"
+        for _, past in batch.engine.scan(start, end):
+            return decode_record(past) if past else None
+        return None
+
+    def events(self, batch: WriteBatch, after: int) -> Iterator[tuple[int, Event]]:
+        """
+        The changes at revisions above C{after}, in order.
+
+        @raise Compacted: some of them are forgotten.
+        """
+        if after < self.compacted:
+            raise Compacted(
+                f"events after revision {after} are forgotten: history begins at"
+                f" {self.compacted}"
+            )
+        for last, events in self._groups(batch, after, _TOP):
+            first = last - len(events) + 1
+            for revision, event in enumerate(events, first):
+                if revision > after:
+                    yield revision, event
+
+    def _groups(
+        self, batch: WriteBatch, after: int, to: int
+    ) -> Iterator[tuple[int, list[Event]]]:
+        """The events of each entry whose last has a revision in C{after < r <= to},
+        and that revision."""
+        low, high = b"h" + _U64.pack(after + 1), b"h" + _U64.pack(to) + b"\0"
+        for key, data in batch.engine.scan(low, high):
+            yield _U64.unpack(key[1:])[0], decode_events(data)
+
+    # Forgetting.
+
+    def compact(self, revision: int, newest: int) -> int:
+        """Forget what is at and below C{revision}; what is forgotten now."""
+        self.compacted = max(self.compacted, min(revision, newest))
+        return self.compacted
+
+    def sweep(self, batch: WriteBatch, max_events: int) -> None:
+        """Have the batch give back the space of about C{max_events} forgotten
+        events, an entry's together."""
+        swept = 0
+        for last, events in self._groups(batch, self.swept, self.compacted):
+            self._sweep_entry(batch, last, events)
+            swept += len(events)
+            if swept >= max_events:
+                break
+        else:
+            self.swept = self.compacted
+
+    def _sweep_entry(
+        self, batch: WriteBatch, last: int, events: Sequence[Event]
+    ) -> None:
+        """Delete events, the last of which has revision C{last}, and with them
+        the records that only they lead to."""
+        changes = batch.changes
+        changes[b"h" + _U64.pack(last)] = None
+        for revision, event in enumerate(events, last - len(events) + 1):
+            if event.previous:
+                changes[_history_key(event.key, event.previous)] = None
+            if event.operation is Operation.DELETE:
+                changes[_history_key(event.key, revision)] = None
+        self.swept = last
