@@ -15,6 +15,12 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from zope.interface import provider
 
 
+def pytest_collection_finish() -> None:
+    """What is there before the first test is not looked through after each."""
+    gc.collect()
+    gc.freeze()
+
+
 def _sockets(loop: Any) -> set[Any]:
     return {reader for reader in loop.getReaders() if hasattr(reader, "getHost")}
 

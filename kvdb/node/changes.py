@@ -17,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -106,7 +107,7 @@ class Changes:
         if node_id in self.store.members or not idempotency_key:
             # Else an earlier try with that key may have removed it.
             self._check_removal(node_id)
-        if node_id == self.pump.leader and len(self._voters()) > 1:
+        if node_id == self.pump.leader and len(self.voters()) > 1:
             # Or nobody would lead for an election timeout.
             yield self.transfer(None)
         change = ConfChangeType.REMOVE_NODE
@@ -120,7 +121,7 @@ class Changes:
         if node_id not in self.store.members:
             was = " any more" if node_id in self.store.removed else ""
             raise UnknownMember(f"member {node_id} is not in the cluster{was}")
-        voters = self._voters()
+        voters = self.voters()
         left = voters - {node_id}
         if node_id not in voters or not left:
             return  # a learner; or the last voter, which the store refuses
@@ -132,7 +133,8 @@ class Changes:
                 "Start the others first.",
             )
 
-    def _voters(self) -> set[int]:
+    def voters(self) -> set[int]:
+        """Whose votes count, also while that is being changed."""
         state: ConfState = self.store.conf_state
         return {*state.voters, *state.voters_outgoing}
 
@@ -158,10 +160,10 @@ class Changes:
     def transfer(self, to: int | None) -> Generator[Deferred[int], int, int]:
         """See L{kvdb.interfaces.Database.transfer_leadership}."""
         if to is None:
-            to = self._successor()
+            to = self.successor()
         elif to not in self.store.members:
             raise UnknownMember(f"member {to} is not in the cluster")
-        elif to not in self._voters():
+        elif to not in self.voters():
             raise MembershipRefused(
                 f"member {to} is a learner, and does not lead",
                 "It is made a voter once it has caught up.",
@@ -177,10 +179,16 @@ class Changes:
         leader = yield changed
         return leader
 
-    def _successor(self) -> int:
-        """The voter that would lead soonest, other than the leader."""
+    def successor(self, among: AbstractSet[int] | None = None) -> int:
+        """
+        The voter that would lead soonest, other than the leader.
+
+        @param among: if not all of them will do.
+        """
         leader = self.pump.leader
-        others = sorted(self._voters() - {leader})
+        others = sorted(self.voters() - {leader})
+        if among is not None:
+            others = [node for node in others if node in among]
         if not others:
             raise Unavailable("there is no other voter to hand leadership to")
         if not self.pump.leading:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from attrs import define, evolve, field
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -32,6 +32,7 @@ from kvdb.node.backups import Backups, OpenBackup
 from kvdb.node.changes import Changes
 from kvdb.node.compaction import Compaction
 from kvdb.node.failover import Failover
+from kvdb.node.handover import HandOver
 from kvdb.node.outbox import Outbox
 from kvdb.node.pump import Pump
 from kvdb.node.replica import Replica
@@ -92,6 +93,7 @@ class Node:
     failover: Failover = field(init=False)
     watches: Watches = field(init=False)
     reports: Reports = field(init=False)
+    handover: HandOver = field(init=False)
     backups: Backups = field(init=False)
     more_warnings: Callable[[], Iterable[str]] = lambda: ()
     _caught_up: bool = False
@@ -124,10 +126,12 @@ class Node:
         self.reports = Reports(
             self.pump, lambda: list(self.network.connected()), self._diverged
         )
+        self.handover = HandOver(self.pump, self.changes, self.reports)
         self.pump.watchers = (
             self.changes,
             Compaction(self.pump),
             self.failover,
+            self.handover,
             self,
         )
 
@@ -139,21 +143,8 @@ class Node:
         self.pump.start()
 
     def hand_over(self) -> Deferred[None]:
-        """
-        Have somebody else lead, if this node does and anybody can.  Fires when
-        that is done or was tried for an election timeout.
-        """
-        if not self.pump.leading or not self.pump.running:
-            return succeed(None)
-
-        def ended(result: object) -> None:
-            if isinstance(result, Failure):
-                log.info(
-                    "leadership was not handed over: {reason}",
-                    reason=result.getErrorMessage(),
-                )
-
-        return self.changes.transfer(None).addBoth(ended)
+        """See L{HandOver.before_stop}."""
+        return self.handover.before_stop()
 
     def end_watches(self) -> None:
         """Tell those who watch to go elsewhere."""

@@ -88,6 +88,7 @@ class Reports:
             self.client_url,
             tuple(self.connected()),
             tuple(newest),
+            pump.may_lead,
         )
 
     def received(self, sender: int, report: Report) -> None:

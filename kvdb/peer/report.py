@@ -16,6 +16,8 @@ version 2 on.  Body of REPORT (big-endian)::
         1  number of links, and for each the id (8) of a member it is connected to
         1  number of windows, and for each its last index (8) and its hash (8):
            see L{kvdb.store.windows}
+        1  flags: 1 its disk takes no writes now; of a release before they were
+           there, none
            (what follows is ignored: room for later versions)
 
 Rules: nothing in a report is acted upon but the windows; it is what people are
@@ -41,6 +43,8 @@ MAX_TEXT_BYTES: Final = 255
 MAX_LISTED: Final = 255
 """Links, and windows."""
 
+_TAKES_NO_WRITES: Final = 1
+
 _FIXED: Final = struct.Struct(">BQQQQQQQQ")
 _ID: Final = struct.Struct(">Q")
 _WINDOW: Final = struct.Struct(">QQ")
@@ -53,6 +57,7 @@ class Report:
     @ivar client_url: where it serves clients; empty until it does.
     @ivar links: ids of the members that it is connected to.
     @ivar windows: last index and hash of the newest whole windows.
+    @ivar takes_writes: whether its disk does: it is not full, and does not hang.
     """
 
     role: str
@@ -68,6 +73,7 @@ class Report:
     client_url: str
     links: Sequence[int] = ()
     windows: Sequence[tuple[int, int]] = ()
+    takes_writes: bool = True
 
 
 def encode_report(report: Report) -> bytes:
@@ -90,6 +96,7 @@ def encode_report(report: Report) -> bytes:
     parts += [len(url).to_bytes(2, "big"), url]
     parts += [bytes([len(links)]), *(_ID.pack(node) for node in links)]
     parts += [bytes([len(windows)]), *(_WINDOW.pack(*window) for window in windows)]
+    parts += [bytes([0 if report.takes_writes else _TAKES_NO_WRITES])]
     return b"".join(parts)
 
 
@@ -115,6 +122,7 @@ def decode_report(body: bytes) -> Report:
     url = take(int.from_bytes(take(2), "big")).decode("ascii", "replace")
     links = [_ID.unpack(take(8))[0] for _ in range(take(1)[0])]
     windows = [_WINDOW.unpack(take(16)) for _ in range(take(1)[0])]
+    flags = body[offset] if offset < len(body) else 0
     # A role of a later version is shown as what it most probably is.
     name = ROLES[role] if role < len(ROLES) else ROLES[0]
     term, leader, commit, applied, last, revision, store_bytes, log_bytes = numbers
@@ -132,4 +140,5 @@ def decode_report(body: bytes) -> Report:
         url,
         tuple(links),
         tuple(windows),
+        not flags & _TAKES_NO_WRITES,
     )

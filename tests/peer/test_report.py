@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -26,6 +27,7 @@ REPORTS = st.builds(
     TEXT,
     st.lists(U64, max_size=9).map(tuple),
     st.lists(st.tuples(U64, U64), max_size=9).map(tuple),
+    st.booleans(),
 )
 
 
@@ -42,9 +44,14 @@ class ReportTests(SynchronousTestCase):
         self, report: Report, data: st.DataObject
     ) -> None:
         body = encode_report(report)
-        cut = data.draw(st.integers(0, len(body) - 1))
+        cut = data.draw(st.integers(0, len(body) - 2))
         with self.assertRaises(ProtocolError):
             decode_report(body[:cut])
+
+    @given(REPORTS)
+    def test_of_an_earlier_release_it_has_no_flags(self, report: Report) -> None:
+        earlier = decode_report(encode_report(report)[:-1])
+        self.assertEqual(earlier, evolve(report, takes_writes=True))
 
     @given(st.binary(max_size=200))
     def test_any_bytes_are_a_report_or_refused(self, body: bytes) -> None:
@@ -55,13 +62,14 @@ class ReportTests(SynchronousTestCase):
 
     def test_the_layout_is_as_documented(self) -> None:
         report = Report(
-            "leader", 1, 2, 3, 4, 5, 6, 7, 8, "v", "http://h", (9,), ((256, 10),)
+            "leader", 1, 2, 3, 4, 5, 6, 7, 8, "v", "http://h", (9,), ((256, 10),), False
         )
         numbers = b"".join(number.to_bytes(8, "big") for number in range(1, 9))
         self.assertEqual(
             encode_report(report),
             b"\x02" + numbers + b"\x01v" + b"\0\x08http://h" + b"\x01" + bytes(7)
-            + b"\x09\x01" + (256).to_bytes(8, "big") + (10).to_bytes(8, "big"),
+            + b"\x09\x01" + (256).to_bytes(8, "big") + (10).to_bytes(8, "big")
+            + b"\x01",
         )  # fmt: skip
 
     def test_what_is_too_long_is_cut_and_still_read(self) -> None:
