@@ -88,7 +88,7 @@ def one_line(work: Work) -> Work:
             return NO
         except OUT_OF_REACH as error:
             text = str(error)
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and error.filename is not None:
                 text = f"{error.filename}: {(error.strerror or text).lower()}"
             note(text)
             return UNUSABLE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -365,6 +366,29 @@ def test_a_snapshot_that_cannot_be_written_says_why(
     assert "is a directory" in shell.error
     assert shell.run("snapshot", "save", str(tmp_path / "no" / "file"))[0] == 2
     assert "No such file or directory" in shell.error
+
+
+def test_two_runs_do_not_write_one_snapshot(shell: Shell, tmp_path: Path) -> None:
+    put_script(shell.cluster, 1, stream(backup(b"x" * 3000)))
+    part = tmp_path / "s.snap.part"
+    with part.open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        other.write(b"of another run")
+        other.flush()
+        assert shell.run("snapshot", "save", str(tmp_path / "s.snap"))[0] == 2
+        assert "being written by another process" in shell.error
+        assert part.read_bytes() == b"of another run"
+    assert shell.run("snapshot", "save", str(tmp_path / "s.snap"))[0] == 0
+    assert [one.name for one in tmp_path.iterdir()] == ["s.snap"]
+
+
+def test_a_snapshot_is_not_written_through_a_link(shell: Shell, tmp_path: Path) -> None:
+    put_script(shell.cluster, 1, stream(backup(b"x" * 3000)))
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / "s.snap.part").symlink_to(victim)
+    assert shell.run("snapshot", "save", str(tmp_path / "s.snap"))[0] == 2
+    assert victim.read_bytes() == b"precious"
 
 
 # The bench.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -326,3 +327,13 @@ def test_ctrl_c_on_a_terminal(tmp_path: Path) -> None:
         os.close(ours)
     assert os.listdir(tmp_path) == ["backup"]
     assert not (tmp_path / f"1{UNFINISHED}").exists()
+
+
+def test_an_error_without_a_file_is_told_without_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def work() -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    assert command.one_line(work)() == command.UNUSABLE
+    assert "None" not in capsys.readouterr().err

@@ -7,6 +7,7 @@ C{FILE.part}, until it is all there and on the disk.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,20 +68,44 @@ def save(file: str) -> Job:
 def _whole_or_not_at_all(path: Path) -> Iterator[BinaryIO]:
     part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb") as out:
-            part.chmod(0o600)  # it holds all that is secret in the store
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(path)
+        with _taken(part) as out:
+            try:
+                yield out
+                out.flush()
+                os.fsync(out.fileno())
+                part.replace(path)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(directory)
         finally:
             os.close(directory)
-    except BaseException as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            why = error.strerror or str(error)
-            raise click.ClickException(f"{path} cannot be written: {why}") from None
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise click.ClickException(f"{path} cannot be written: {why}") from None
+
+
+def _taken(part: Path) -> BinaryIO:
+    """An empty file that no other run writes to, and nobody else may read."""
+    # It holds all that is secret in the store.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    out = os.fdopen(os.open(part, flags, 0o600), "wb")
+    try:
+        fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Another run may have given it its own name before it was locked here.
+        if not os.path.samestat(os.fstat(out.fileno()), part.stat()):
+            raise BlockingIOError
+        os.fchmod(out.fileno(), 0o600)
+        out.truncate(0)
+    except BlockingIOError:
+        out.close()
+        raise click.ClickException(
+            f"{part} is being written by another process: wait for it, or name"
+            " another file"
+        ) from None
+    except BaseException:
+        out.close()
         raise
+    return out
