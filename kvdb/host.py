@@ -13,7 +13,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
@@ -28,6 +29,9 @@ from kvdb.store.engine import Engines
 from kvdb.store.rocks import RocksEngines
 
 log = Logger(namespace="kvdb.service")
+
+BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+"""See random(4)."""
 
 
 class Host(Protocol):
@@ -54,6 +58,13 @@ class Host(Protocol):
 
     def entropy(self, length: int) -> bytes:
         """So many bytes that nobody can foretell."""
+
+    def boot_id(self) -> str:
+        """
+        What tells this boot of the machine from all others; the same for as long
+        as its kernel keeps what was written and not synced.  Empty where the
+        machine does not say.
+        """
 
     def time_of_day(self) -> float:
         """Seconds since the epoch, as far as this machine knows: may jump."""
@@ -104,6 +115,13 @@ class RealHost:
     def entropy(self, length: int) -> bytes:
         """See there."""
         return os.urandom(length)
+
+    def boot_id(self) -> str:
+        """See there."""
+        try:
+            return Path(BOOT_ID).read_text("ascii").strip()
+        except OSError:
+            return ""
 
     def time_of_day(self) -> float:
         """See there."""

@@ -100,6 +100,8 @@ class NodeStatus:
     @ivar leader: its id, or None while none is known.
     @ivar alarms: what is wrong, each a sentence that says what to do.
     @ivar warnings: what may surprise, likewise (a cluster of even size).
+    @ivar sync_interval: seconds for which writes may be acknowledged before they are
+        on this member's disk; 0: they are there first.
     """
 
     id: int
@@ -117,6 +119,7 @@ class NodeStatus:
     members: Sequence[MemberStatus]
     alarms: Sequence[str]
     warnings: Sequence[str]
+    sync_interval: float = 0.0
 
 
 class Caller(Protocol[Told_contra]):

@@ -42,6 +42,9 @@ MAX_KEY_LIMIT: Final = 8 << 10
 """The highest C{--max-key-bytes}: a percent-encoded key must fit a request's
 line of 16 KiB, with room for the rest of it."""
 
+MAX_SYNC_INTERVAL: Final = 10_000
+"""The highest C{--sync-interval}, in milliseconds."""
+
 _TLS_FILES: Final = ("cert", "key", "trusted-ca")
 
 
@@ -159,6 +162,13 @@ class Options(usage.Options):
             "1",
             "Ticks between a leader's heartbeats.",
             _number(1, 999),
+        ),
+        _option(
+            "sync-interval",
+            "0",
+            "Milliseconds that writes may be acknowledged before they are on the disk:"
+            " faster on slow disks, but see docs/operations.md.  0: never.",
+            _number(0, MAX_SYNC_INTERVAL),
         ),
         _option("request-timeout", "5", "Seconds a request waits at most.", _seconds),
         _option(
@@ -322,6 +332,7 @@ class Options(usage.Options):
                 tick=self["tick"] / 1000,
                 election_ticks=self["election-ticks"],
                 heartbeat_ticks=self["heartbeat-ticks"],
+                sync_interval=self["sync-interval"] / 1000,
                 request_timeout=self["request-timeout"],
                 snapshot_count=self["snapshot-count"],
                 history_revisions=self["history"],

@@ -49,8 +49,10 @@ from kvdb.rest.site import RestSettings, Site, make_site
 from kvdb.security import Security
 from kvdb.settings import Settings
 from kvdb.storage.filesystem import DirectoryInUse, DiskFull, SyncFailed
+from kvdb.storage.journal import LogClosed
 from kvdb.storage.log import Identity, Log, UnknownFormat
 from kvdb.storage.segment import CorruptLog
+from kvdb.storage.unsynced import PowerWasLost, Unsynced
 from kvdb.store.commands import Member
 from kvdb.store.engine import EngineError
 from kvdb.store.store import Store
@@ -76,6 +78,7 @@ FATAL: Final = (
     DirectoryInUse,
     DiskFull,
     EngineError,
+    PowerWasLost,
     ReplicaDiverged,
     Refused,
     SyncFailed,
@@ -96,6 +99,7 @@ class LogService(Service):
     """The Raft log, and who the node is."""
 
     log: Log | None = None
+    _unsynced: Unsynced | None = None
 
     def __init__(self, host: Host, settings: Settings) -> None:
         self._host = host
@@ -105,13 +109,20 @@ class LogService(Service):
         """Open it; the first time, make it this node's."""
         super().startService()
         settings, host = self._settings, self._host
+        directory = f"{settings.data_dir}/log"
+        self._unsynced = Unsynced(host.filesystem, directory, host.boot_id())
+        self._unsynced.check()
         self.log = Log.open(
             host.filesystem,
-            f"{settings.data_dir}/log",
+            directory,
             host.reactor,
             settings.node.segment_bytes,
             settings.node.recent_bytes,
         )
+        # It has synced whatever an earlier process wrote.
+        self._unsynced.end()
+        if settings.node.sync_interval:
+            self._acknowledge_early(self._unsynced)
         if self.log.repaired is not None:
             log.info(
                 "what a crash left unfinished at the end of the log was erased: {what}",
@@ -131,12 +142,32 @@ class LogService(Service):
                 f" of member {settings.node_id}: give another --id or --data-dir"
             )
 
+    def _acknowledge_early(self, unsynced: Unsynced) -> None:
+        if not unsynced.boot_id:
+            raise Refused(
+                "--sync-interval: this machine does not tell one boot from another,"
+                " so that a loss of power would go unnoticed: leave it out"
+            )
+        unsynced.begin()
+        log.warn(
+            "writes are acknowledged up to {ms:.0f} ms before this member's disk has"
+            " them (--sync-interval)",
+            ms=1000 * self._settings.node.sync_interval,
+        )
+
     def stopService(self) -> None:
-        """Close it."""
+        """Close it; from now on nothing is acknowledged that is not synced."""
         super().stopService()
         if self.log is not None:
-            self.log.close()
-            self.log = None
+            try:
+                if self._settings.node.sync_interval and self._unsynced is not None:
+                    self.log.sync_now()
+                    self._unsynced.end()
+            except LogClosed:
+                pass  # a sync has failed: the mark stays
+            finally:
+                self.log.close()
+                self.log = None
 
 
 class StoreService(Service):

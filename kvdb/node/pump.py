@@ -197,6 +197,7 @@ class Pump:
             self.fail,
             self.clock,
             slow_seconds=self.settings.election_timeout / 2,
+            sync_interval=self.settings.sync_interval,
         )
         self.raft = RawNode(self._config(), self.replica)
 
@@ -241,6 +242,7 @@ class Pump:
             self._turn_call.cancel()
             self._turn_call = None
         self.gathering.stop()
+        self.writer.stop()
         self.outbox.close()
         self.proposals.refuse_all(why)
         self.reads.refuse_all(why)

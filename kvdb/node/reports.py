@@ -89,6 +89,7 @@ class Reports:
             tuple(self.connected()),
             tuple(newest),
             pump.may_lead,
+            not pump.settings.sync_interval,
         )
 
     def received(self, sender: int, report: Report) -> None:

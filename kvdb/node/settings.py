@@ -16,6 +16,8 @@ class NodeSettings:
     @ivar election_ticks: without a leader, before a follower campaigns, at
         least; drawn up to twice that.
     @ivar heartbeat_ticks: between a leader's heartbeats.
+    @ivar sync_interval: seconds for which entries may be acknowledged before they
+        are synced; 0: they are synced first.
     @ivar request_timeout: seconds a caller waits for a write or a read.
     @ivar snapshot_count: applied entries between compactions of the log.
     @ivar snapshot_bytes: the same in bytes of log, whichever comes first.
@@ -29,6 +31,7 @@ class NodeSettings:
     tick: float = 0.1
     election_ticks: int = 10
     heartbeat_ticks: int = 1
+    sync_interval: float = 0.0
     request_timeout: float = 5.0
     snapshot_count: int = 10_000
     snapshot_bytes: int = 256 << 20

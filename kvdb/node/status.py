@@ -43,7 +43,8 @@ def node_status(
         version=__version__,
         members=[_member_status(pump, reports, member) for member in members],
         alarms=list(alarms(pump, reports)),
-        warnings=[*_warnings(pump), *more_warnings],
+        warnings=[*_warnings(pump, reports), *more_warnings],
+        sync_interval=pump.settings.sync_interval,
     )
 
 
@@ -103,10 +104,28 @@ def alarms(pump: Pump, reports: Reports) -> Iterator[str]:
         )
 
 
-def _warnings(pump: Pump) -> Iterator[str]:
+def _warnings(pump: Pump, reports: Reports) -> Iterator[str]:
     voters = len(pump.raft.core.tracker.configuration.voters)
     if voters > 0 and voters % 2 == 0:
         yield (
             f"a cluster of {voters} voters bears no more failures than one of"
             f" {voters - 1}: add a member, or remove one"
+        )
+    interval = pump.settings.sync_interval
+    if interval:
+        yield (
+            f"writes are acknowledged up to {1000 * interval:.0f} ms before this"
+            " member's disk has them (--sync-interval): a loss of power costs this"
+            " member, and at a majority of them the last writes"
+        )
+    others = [
+        member
+        for member in sorted(pump.replica.store.members)
+        if (found := reports.latest(member)) is not None
+        and found[1].syncs_first != (not interval)
+    ]
+    if others:
+        yield (
+            f"this member and {', '.join(map(str, others))} do not sync alike: give"
+            " all members the same --sync-interval"
         )

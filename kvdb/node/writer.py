@@ -11,6 +11,9 @@ Rules:
   asked for earlier is durable;
 * a commit index alone is not worth a write: it goes with the next one (a
   member that forgot it hears it again from its leader), but for L{remember};
+* with a C{sync_interval} entries alone are answered once they are written, and
+  synced within that time; votes, terms, snapshots and memberships are synced
+  first all the same (L{kvdb.storage.unsynced} has what follows from it);
 * a full disk holds the queue up and changes nothing; a failed sync is fatal.
 """
 
@@ -22,7 +25,7 @@ from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -57,6 +60,7 @@ class _Job:
     snapshot: Snapshot | None
     responses: list[Message]
     must_sync: bool
+    is_urgent: bool = False
     installed: bool = False
     began: float = 0.0
 
@@ -70,6 +74,8 @@ class LogWriter:
     @ivar failed: given what went wrong for good.
     @ivar slow_seconds: a sync that takes as long is worth a word: heartbeats do
         not wait for it, but votes and writes do.
+    @ivar sync_interval: seconds that entries may be acknowledged ahead of their
+        sync; 0: never.
     @ivar full: the error with which the disk refused the job at the head of
         the queue, if it did.
     @ivar took: how long syncs were waited for.
@@ -81,11 +87,13 @@ class LogWriter:
     failed: Callable[[Failure], None]
     clock: IReactorTime
     slow_seconds: float
+    sync_interval: float = 0.0
     full: DiskFull | None = None
     took: Durations = field(factory=Durations)
     _hard_state: HardState = field(init=False)
     _jobs: deque[_Job] = field(factory=deque)
     _syncing: deque[_Job] = field(factory=deque)
+    _sync_call: IDelayedCall | None = None
 
     def __attrs_post_init__(self) -> None:
         # Jobs that bring none write the one before, which may be older than
@@ -114,13 +122,19 @@ class LogWriter:
         applied: a member that forgot this would go by the one before, and might
         wait for the votes of members that are gone.
         """
-        self._jobs.append(_Job(None, (), None, [], must_sync=True))
+        self._jobs.append(_Job(None, (), None, [], must_sync=True, is_urgent=True))
         self.write()
 
     @property
     def idle(self) -> bool:
         """Whether all that was asked for is durable."""
-        return not self._jobs and not self._syncing
+        return not self._jobs and not self._syncing and self._sync_call is None
+
+    def stop(self) -> None:
+        """Sync no more by itself."""
+        if self._sync_call is not None:
+            self._sync_call.cancel()
+            self._sync_call = None
 
     def write(self) -> None:
         """Write what is queued; also to be called when space may be back."""
@@ -135,7 +149,9 @@ class LogWriter:
 
     def _write_one(self, job: _Job) -> None:
         if job.hard_state is not None:
-            self._hard_state = job.hard_state
+            before, self._hard_state = self._hard_state, job.hard_state
+            if (before.term, before.vote) != (job.hard_state.term, job.hard_state.vote):
+                job.is_urgent = True
         if job.snapshot is not None:
             # The state first: a store that is ahead of its log is an install
             # that a crash interrupted, and is completed at the next start.
@@ -144,9 +160,12 @@ class LogWriter:
                 job.installed = True
             self.log.reset(job.snapshot.index, job.snapshot.term, self._hard_state)
             job.snapshot = None
-            job.must_sync = True
+            job.must_sync = job.is_urgent = True
         if job.entries or job.must_sync:
             self.log.append(job.entries, self._hard_state)
+        if job.must_sync and self.sync_interval and not job.is_urgent:
+            self._sync_within_interval()
+            job.must_sync = False
         if job.must_sync:
             self._syncing.append(job)
             job.began = self.clock.seconds()
@@ -157,8 +176,25 @@ class LogWriter:
         else:
             self.deliver(job.responses)
 
+    def _sync_within_interval(self) -> None:
+        if self._sync_call is None:
+            self._sync_call = self.clock.callLater(self.sync_interval, self._sync)
+
+    def _sync(self) -> None:
+        self._sync_call = None
+        began = self.clock.seconds()
+        done = self.log.sync()
+        done.addCallback(lambda _: self._note(began)).addErrback(self.failed)
+
     def _synced(self, _: None, job: _Job) -> None:
-        took = self.clock.seconds() - job.began
+        self._note(job.began)
+        # Jobs before it are durable too, should their own word come later.
+        while job in self._syncing:
+            self.deliver(self._syncing.popleft().responses)
+
+    def _note(self, began: float) -> None:
+        """A sync was waited for since then."""
+        took = self.clock.seconds() - began
         self.took.observe(took)
         if took >= self.slow_seconds:
             log.warn(
@@ -166,6 +202,3 @@ class LogWriter:
                 " may lose their leader over it",
                 ms=1000 * took,
             )
-        # Jobs before it are durable too, should their own word come later.
-        while job in self._syncing:
-            self.deliver(self._syncing.popleft().responses)

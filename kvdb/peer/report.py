@@ -16,8 +16,8 @@ version 2 on.  Body of REPORT (big-endian)::
         1  number of links, and for each the id (8) of a member it is connected to
         1  number of windows, and for each its last index (8) and its hash (8):
            see L{kvdb.store.windows}
-        1  flags: 1 its disk takes no writes now; of a release before they were
-           there, none
+        1  flags: 1 its disk takes no writes now, 2 it acknowledges before it syncs;
+           of a release before they were there, none
            (what follows is ignored: room for later versions)
 
 Rules: nothing in a report is acted upon but the windows; it is what people are
@@ -44,6 +44,7 @@ MAX_LISTED: Final = 255
 """Links, and windows."""
 
 _TAKES_NO_WRITES: Final = 1
+_SYNCS_LATER: Final = 2
 
 _FIXED: Final = struct.Struct(">BQQQQQQQQ")
 _ID: Final = struct.Struct(">Q")
@@ -58,6 +59,7 @@ class Report:
     @ivar links: ids of the members that it is connected to.
     @ivar windows: last index and hash of the newest whole windows.
     @ivar takes_writes: whether its disk does: it is not full, and does not hang.
+    @ivar syncs_first: whether it acknowledges only what its disk has.
     """
 
     role: str
@@ -74,6 +76,7 @@ class Report:
     links: Sequence[int] = ()
     windows: Sequence[tuple[int, int]] = ()
     takes_writes: bool = True
+    syncs_first: bool = True
 
 
 def encode_report(report: Report) -> bytes:
@@ -96,7 +99,10 @@ def encode_report(report: Report) -> bytes:
     parts += [len(url).to_bytes(2, "big"), url]
     parts += [bytes([len(links)]), *(_ID.pack(node) for node in links)]
     parts += [bytes([len(windows)]), *(_WINDOW.pack(*window) for window in windows)]
-    parts += [bytes([0 if report.takes_writes else _TAKES_NO_WRITES])]
+    flags = _TAKES_NO_WRITES * (not report.takes_writes) | _SYNCS_LATER * (
+        not report.syncs_first
+    )
+    parts += [bytes([flags])]
     return b"".join(parts)
 
 
@@ -141,4 +147,5 @@ def decode_report(body: bytes) -> Report:
         tuple(links),
         tuple(windows),
         not flags & _TAKES_NO_WRITES,
+        not flags & _SYNCS_LATER,
     )

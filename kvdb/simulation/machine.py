@@ -78,6 +78,7 @@ class Machine:
         time until when: the faults of its disk.
     @ivar was_excused: whether there was one when it began to stop.
     @ivar lives: how often it was started.
+    @ivar boots: how often it lost power.
     @ivar clock_error: seconds by which the time of day is wrong.
     """
 
@@ -95,6 +96,7 @@ class Machine:
     memory: MemoryEngines = field(factory=MemoryEngines)
     service: Kvdb | None = None
     lives: int = 0
+    boots: int = 0
     clock_error: float = 0.0
     excuses: dict[str, float] = field(factory=dict)
     was_excused: bool = False
@@ -134,6 +136,10 @@ class Machine:
     def entropy(self, length: int) -> bytes:
         """See there."""
         return self.random.randbytes(length)
+
+    def boot_id(self) -> str:
+        """See there."""
+        return f"boot {self.boots}"
 
     def time_of_day(self) -> float:
         """See there."""
@@ -228,6 +234,7 @@ class Machine:
 
     def lose_power(self) -> None:
         """Lose what was not synced, and say nothing to anybody."""
+        self.boots += 1
         self.service = None
         self.reactor.power_off(quietly=True)
         self.filesystem.crash()

@@ -84,6 +84,33 @@ class WriterTests(SynchronousTestCase):
         self.assertEqual(self.told, [1])
         self.assertTrue(self.writer.idle)
 
+    def test_with_an_interval_entries_are_synced_within_it(self) -> None:
+        self.writer.sync_interval = 0.05
+        self.submit(1)  # of another term than the one remembered
+        self.assertEqual((self.told, len(self.disk.syncs)), ([], 1))
+        self.submit(2)
+        self.assertEqual(self.told, [], "none before those asked for earlier")
+        self.disk.syncs[0].callback(None)
+        self.assertEqual(self.told, [1, 2])
+        self.submit(3)
+        self.assertEqual((self.told, len(self.disk.syncs)), ([1, 2, 3], 1))
+        self.assertFalse(self.writer.idle)
+        self.clock.advance(0.05)
+        self.assertEqual(len(self.disk.syncs), 2)
+        self.disk.syncs[1].errback(Failure(SyncFailed("it is broken")))
+        self.assertEqual(len(self.failures), 1)
+
+    def test_with_an_interval_votes_and_memberships_are_synced_first(self) -> None:
+        self.writer.sync_interval = 0.05
+        vote = Message(
+            MessageType.STORAGE_APPEND, term=8, vote=2, responses=[answer(1)]
+        )
+        self.writer.submit(vote, must_sync=True)
+        self.assertEqual((self.told, len(self.disk.syncs)), ([], 1))
+        self.disk.syncs[0].callback(None)
+        self.writer.remember()
+        self.assertEqual(len(self.disk.syncs), 2)
+
     def test_an_answer_waits_for_what_was_asked_before_it(self) -> None:
         self.submit(1)
         self.submit(2, entries=False)

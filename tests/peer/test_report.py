@@ -28,6 +28,7 @@ REPORTS = st.builds(
     st.lists(U64, max_size=9).map(tuple),
     st.lists(st.tuples(U64, U64), max_size=9).map(tuple),
     st.booleans(),
+    st.booleans(),
 )
 
 
@@ -51,7 +52,7 @@ class ReportTests(SynchronousTestCase):
     @given(REPORTS)
     def test_of_an_earlier_release_it_has_no_flags(self, report: Report) -> None:
         earlier = decode_report(encode_report(report)[:-1])
-        self.assertEqual(earlier, evolve(report, takes_writes=True))
+        self.assertEqual(earlier, evolve(report, takes_writes=True, syncs_first=True))
 
     @given(st.binary(max_size=200))
     def test_any_bytes_are_a_report_or_refused(self, body: bytes) -> None:
@@ -62,14 +63,28 @@ class ReportTests(SynchronousTestCase):
 
     def test_the_layout_is_as_documented(self) -> None:
         report = Report(
-            "leader", 1, 2, 3, 4, 5, 6, 7, 8, "v", "http://h", (9,), ((256, 10),), False
+            "leader",
+            1,
+            2,
+            3,
+            4,
+            5,
+            6,
+            7,
+            8,
+            "v",
+            "http://h",
+            (9,),
+            ((256, 10),),
+            False,
+            False,
         )
         numbers = b"".join(number.to_bytes(8, "big") for number in range(1, 9))
         self.assertEqual(
             encode_report(report),
             b"\x02" + numbers + b"\x01v" + b"\0\x08http://h" + b"\x01" + bytes(7)
             + b"\x09\x01" + (256).to_bytes(8, "big") + (10).to_bytes(8, "big")
-            + b"\x01",
+            + b"\x03",
         )  # fmt: skip
 
     def test_what_is_too_long_is_cut_and_still_read(self) -> None:

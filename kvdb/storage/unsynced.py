@@ -1,0 +1,83 @@
+"""
+Whether a loss of power may have taken what a member has acknowledged.
+
+With C{--sync-interval} a member acknowledges what it has written before that is
+on the disk.  A process that dies loses nothing of it, as the kernel has it; a
+machine that loses power may.  A member that may have forgotten what it
+acknowledged must not take part any more: with another that fails it could undo
+what a quorum had.  So a mark stands beside the log for as long as that may be,
+with the name of this boot of the machine in it::
+
+    unsynced    the boot's id, as text
+
+Rules: the mark is durable before anything is acknowledged early, and is taken
+away only when all is synced; a mark of another boot refuses the directory.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import frozen
+
+from kvdb.storage.filesystem import FileSystem
+
+MARK: Final = "unsynced"
+
+MAX_BOOT_ID_BYTES: Final = 64
+
+
+class PowerWasLost(Exception):
+    """What a member acknowledged may be gone: its data must not be used."""
+
+
+@frozen(slots=True)
+class Unsynced:
+    """
+    The mark of one log.
+
+    @ivar boot_id: of this boot of the machine; no other has it.
+    """
+
+    filesystem: FileSystem
+    directory: str
+    boot_id: str
+
+    @property
+    def _path(self) -> str:
+        return f"{self.directory}/{MARK}"
+
+    def check(self) -> None:
+        """@raise PowerWasLost: the mark is that of another boot."""
+        if not self.filesystem.exists(self._path):
+            return
+        file = self.filesystem.open(self._path)
+        try:
+            found = file.read(0, MAX_BOOT_ID_BYTES)
+        finally:
+            file.close()
+        if found != self.boot_id.encode():
+            raise PowerWasLost(
+                f"{self._path}: the machine stopped while this member acknowledged"
+                " before its disk had it (--sync-interval), so what it acknowledged"
+                " last may be gone.  Remove the member, and add it under a new id with"
+                " an empty data directory; if a majority is in this state, see"
+                " kvdbctl recover"
+            )
+
+    def begin(self) -> None:
+        """From now on it may acknowledge what is not synced."""
+        file = self.filesystem.open(f"{self._path}.new")
+        try:
+            file.write(0, self.boot_id.encode())
+            file.sync()
+        finally:
+            file.close()
+        self.filesystem.rename(f"{self._path}.new", self._path)
+        self.filesystem.sync_directory(self.directory)
+
+    def end(self) -> None:
+        """All that was acknowledged is synced, and will be from now on."""
+        if self.filesystem.exists(self._path):
+            self.filesystem.remove(self._path)
+            self.filesystem.sync_directory(self.directory)

@@ -1,0 +1,83 @@
+"""
+Clusters that acknowledge before they sync: correct for as long as no machine loses
+power, and a machine that did is not used any more.
+"""
+
+from __future__ import annotations
+
+import pytest
+from attrs import evolve
+
+from kvdb.simulation.cluster import Cluster
+from kvdb.simulation.machine import Machine
+from kvdb.simulation.run import Case, run
+from kvdb.simulation.swarm import draw_case
+
+INTERVAL = 0.2
+"""Seconds: longer than most pauses between faults."""
+
+OF_POWER_OR_DISK = ("power", "disk", "sync", "bit", "reads")
+"""What the names of faults hold that may take what was not synced."""
+
+
+def case(seed: int) -> Case:
+    """That of a seed, but for faults that may take what was not synced."""
+    drawn = draw_case(seed, seconds=20.0)
+    faults = [
+        fault
+        for fault in drawn.faults
+        if not any(word in fault.kind for word in OF_POWER_OR_DISK)
+    ]
+    node = evolve(drawn.plan.node, sync_interval=INTERVAL)
+    return evolve(drawn, plan=evolve(drawn.plan, node=node), faults=faults)
+
+
+@pytest.mark.parametrize("seed", range(900, 906))
+def test_kills_and_partitions_cost_nothing(seed: int) -> None:
+    report = run(case(seed))
+    assert report.violation is None
+    assert report.counts["operations done"] > 10
+
+
+def started(cluster: Cluster) -> list[Machine]:
+    machines = list(cluster.machines.values())
+    for machine in machines:
+        cluster.start(machine)
+    cluster.run_until(lambda: cluster.leader() is not None, 10.0)
+    return machines
+
+
+def test_who_lost_power_does_not_start_again() -> None:
+    plan = evolve(case(1).plan, size=3)
+    ends: list[tuple[str, int]] = []
+    cluster = Cluster(plan, lambda _: None, traces_logs=False)
+    machines = started(cluster)
+    victim = next(machine for machine in machines if machine is not cluster.leader())
+    victim.kill()
+    cluster.start(victim)
+    cluster.run(cluster.timeline.now + 1.0)
+    assert victim.is_up, "a process that was killed has lost nothing"
+    victim.lose_power()
+    victim.ended = lambda _, why, status: ends.append((why, status))
+    victim.excuse("it lost power")
+    cluster.start(victim)
+    cluster.run(cluster.timeline.now + 1.0)
+    [(why, status)] = ends
+    assert status == 1
+    assert "--sync-interval" in why
+    assert "Remove the member" in why
+
+
+def test_who_stopped_in_peace_starts_after_a_loss_of_power() -> None:
+    plan = evolve(case(1).plan, size=3)
+    cluster = Cluster(plan, lambda _: None, traces_logs=False)
+    machines = started(cluster)
+    victim = machines[0]
+    gone: list[int] = []
+    victim.ended = lambda _, why, status: gone.append(status)
+    victim.terminate()
+    cluster.run_until(lambda: bool(gone), 10.0)
+    victim.lose_power()
+    cluster.start(victim)
+    cluster.run(cluster.timeline.now + 1.0)
+    assert victim.is_up
