@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.cluster import LocalCluster, ask, local_cluster, until
-from tests.ui.browser import PATIENCE_MS
+from tests.ui.browser import PATIENCE_MS, open_page
+from tests.ui.partition import parted_cluster
 
 expect: Any = pytest.importorskip("playwright.sync_api").expect
 
@@ -120,7 +121,7 @@ def test_a_leader_dies_and_another_is_elected(tmp_path: Path, page: Any) -> None
 
 
 def test_a_member_that_hangs(tmp_path: Path, page: Any) -> None:
-    """A partition, as its peers see it: its sockets stand, and nothing comes."""
+    """Its sockets stand, and nothing comes; nor does it answer anybody."""
     with local_cluster(tmp_path, 3) as cluster:
         leader = cluster.leader()
         page.goto(leader.url + "/_/ui/")
@@ -132,6 +133,42 @@ def test_a_member_that_hangs(tmp_path: Path, page: Any) -> None:
         finally:
             other.signal(signal.SIGCONT)
         see(page.locator("#headline"), "All 3")
+
+
+def test_the_leader_is_parted_from_the_others(tmp_path: Path, browser: Any) -> None:
+    """Its process and its page go on: either side of the cut says what it knows."""
+    with (
+        parted_cluster(tmp_path, 3) as cluster,
+        open_page(browser) as cut_off,
+        open_page(browser) as page,
+    ):
+        leader = cluster.leader()
+        assert leader.put("k", b"before").status == 204
+        other, third = (n for n in cluster.nodes.values() if n is not leader)
+        for seen, node in ((cut_off, leader), (page, other)):
+            seen.goto(node.url + "/_/ui/")
+            see(seen.locator("#headline"), "All 3")
+        cluster.part(leader.number)
+        see(cut_off.locator("#headline"), "Fewer than a majority can be reached")
+        see(cut_off.locator("#subline"), "1 of 3 voters can be reached from here")
+        see(cut_off.locator("#pulse"), f"Live, by member {leader.number}")
+        see(event(cut_off, "and nobody does"), f"Member {leader.number} leads no")
+        # What only a leader can do is not offered.
+        for name in ("Make member", "Remove member"):
+            for button in cut_off.get_by_role("button", name=name).all():
+                expect(button).to_be_disabled()
+        see(page.locator("#headline"), f"Member {leader.number} cannot be reached")
+        see(page.locator("#subline"), "reads and writes go on")
+        see(event(page, "was elected leader"), "Member")
+        links = page.locator('.ring .link[data-state="down"]')
+        expect(links).to_have_count(2, timeout=PATIENCE_MS)
+        assert other.put("k", b"after").status == 204
+        cluster.heal()
+        for seen in (cut_off, page):
+            see(seen.locator("#headline"), "All 3")
+            see(event(seen, "in touch again"), "Member")
+        assert leader.get("k") == b"after"
+        assert third.process is not None and third.process.poll() is None
 
 
 def test_a_member_is_added_and_another_removed(tmp_path: Path, page: Any) -> None:

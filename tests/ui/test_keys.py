@@ -133,8 +133,10 @@ def test_somebody_else_was_faster(node: Process, page: Any) -> None:
     see(problem, "Somebody has changed this key")
     page.get_by_role("button", name="Save").click()
     problem.get_by_role("button", name="Keep mine").click()
+    # Save is disabled while it is under way, too.
+    until(lambda: node.get("cas/k") == b"mine after all", "it is saved")
+    expect(problem).not_to_be_visible()
     expect(page.get_by_role("button", name="Save")).to_be_disabled()
-    assert node.get("cas/k") == b"mine after all"
     # A deletion is on condition too.
     page.get_by_role("button", name="Delete").click()
     node.put("cas/k", b"at the last moment")
@@ -266,3 +268,31 @@ def test_a_write_nobody_knows_the_end_of_is_tried_again_once(
     expect(page.get_by_role("button", name="Save")).to_be_disabled()
     assert tokens[0] == tokens[1] != ""
     assert node.get("again/k") == b"two"
+
+
+def test_what_a_late_answer_says_is_not_said_of_another_key(
+    node: Process, page: Any
+) -> None:
+    """A key that was opened while another one was deleted stays open, as it is."""
+    node.put("late/a", b"a")
+    node.put("late/b", b"b")
+    visit(page, node, "/late/")
+    open_key(page, "/late/a")
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        if route.request.method == "DELETE":
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/_/kv/**", hold)
+    page.get_by_role("button", name="Delete").click()
+    with page.expect_request(lambda request: request.method == "DELETE"):
+        page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    open_key(page, "/late/b")
+    held[0].continue_()
+    see(page.locator("#said"), "Deleted /late/a")
+    see(page.locator("#detail-title"), "/late/b")
+    expect(page.get_by_label("Value", exact=True)).to_have_value("b")
+    expect(page.get_by_role("button", name="Delete")).to_be_enabled()

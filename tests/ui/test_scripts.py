@@ -300,6 +300,28 @@ def test_events(call: Any, before: Any, now: Any, expected: list[str]) -> None:
     assert got == expected
 
 
+def test_a_leader_that_is_heard_again_was_not_elected(call: Any) -> None:
+    got = call(
+        "events",
+        """await import("/_/ui/picture.js").then((p) => { let seen = null;
+            return a.flatMap((one) => { const before = seen;
+                seen = p.picture(one, before);
+                return before ? m.changes(before, seen).map(([, text]) => text) : [];
+            }); })""",
+        [
+            status(member(1), member(2), leader=2, term=3),
+            status(member(1), member(2), leader=None, term=3),
+            status(member(1), member(2), leader=2, term=3),
+            status(member(1), member(2), leader=None, term=4),
+            status(member(1), member(2), leader=2, term=4),
+        ],
+    )
+    assert [text for text in got if "longer" not in text] == [
+        "Member 2 is heard again, and leads as before in term 3",
+        "Member 2 was elected leader in term 4",
+    ]
+
+
 def test_alarms_that_count_up_are_one(call: Any) -> None:
     got = call(
         "events",

@@ -29,6 +29,7 @@ export class Detail {
   #later = null; // a change that was told while a write was under way
   #unsure = false; // whether a write may or may not have been carried out
   #token = ["", ""]; // what it was for, and itself
+  #opening = 0; // grows with each key that is opened: late answers are of another
 
   /** `owner.record` gives what a list has of a key; `owner.go` opens one. */
   constructor(owner) {
@@ -120,6 +121,8 @@ export class Detail {
   // What is shown.
 
   #forget() {
+    this.#opening += 1;
+    this.#busy = false;
     this.#reading?.abort();
     this.#reading = null;
     this.key = null;
@@ -287,6 +290,7 @@ export class Detail {
 
   /** `seen` is the revision that somebody decided by; null where there was no key. */
   async #write(key, method, body, seen, done) {
+    const opening = this.#opening;
     this.#busy = true;
     this.#unsure = false;
     this.#buttons();
@@ -295,11 +299,19 @@ export class Detail {
     const what = [method, key, seen, body ? toBase64(body) : ""].join(" ");
     try {
       const answer = await ask(pathOf(key), { method, body, headers: { ...condition, "Idempotency-Key": this.#tokenFor(what) } });
+      if (opening !== this.#opening) {
+        announce(`${method === "DELETE" ? "Deleted" : "Saved"} ${readable(key)}.`);
+        return;
+      }
       this.#token = ["", ""];
       this.#busy = false;
       done(revisionOf(answer.headers.get("etag")));
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
+      if (opening !== this.#opening) {
+        announce(`${readable(key)} was ${error.unknown ? "perhaps not" : "not"} ${method === "DELETE" ? "deleted" : "saved"}: ${error.message}.`);
+        return;
+      }
       this.#busy = false;
       if (!error.unknown) this.#token = ["", ""];
       if (error.status === 412) this.#conflict(method, key, seen, revisionOf(error.etag));

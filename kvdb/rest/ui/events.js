@@ -10,6 +10,7 @@ export function changes(before, now) {
   const found = [];
   if (before.leader !== now.leader) {
     if (now.leader === null) found.push(["bad", `Member ${before.leader} leads no longer, and nobody does`]);
+    else if (now.led === before.led) found.push(["good", `Member ${now.leader} is heard again, and leads as before in term ${now.term}`]);
     else found.push(["good", `Member ${now.leader} was elected leader in term ${now.term}`]);
   } else if (now.term > before.term) {
     if (now.leader === null) found.push(["warn", `An election: term ${now.term}`]);

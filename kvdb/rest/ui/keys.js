@@ -138,7 +138,7 @@ export class Keys {
       if (!(error instanceof Problem)) throw error;
       mark(byId("keys"), "aria-busy", null);
       this.#showLive("wait", "Not live");
-      showProblem(byId("list-problem"), capital(error.message) + ".", error.hint,
+      showProblem(byId("list-problem"), capital(error.message) + ".", error.hint === "Try again." ? "" : error.hint,
         [["Try again", () => this.#load(start, back)]]);
       return;
     }

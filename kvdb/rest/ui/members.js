@@ -66,13 +66,13 @@ class Row {
       if (member.match !== null) told.push(`holds ${count(member.match)}`);
       if (member.applied !== null) told.push(`applied ${count(member.applied)}`);
     }
-    say(this.log, told.length ? told.join(" · ") : "the leader knows");
+    say(this.log, told.length ? told.join(" · ") : seen.leader === null ? "not known here" : "the leader knows");
     mark(this.bar, "aria-valuetext", `${told.join(", ")}, of ${count(seen.last)}`);
     say(this.lag, count(member.lag));
     mark(this.lag, "data-behind", member.lag > MANY_ENTRIES ? "yes" : null);
     this.lead.hidden = member.leads || !member.voter;
-    this.lead.disabled = member.state === "down";
-    this.remove.disabled = seen.members.length === 1;
+    this.lead.disabled = seen.leader === null || member.state === "down";
+    this.remove.disabled = seen.leader === null || seen.members.length === 1;
   }
 }
 

@@ -88,6 +88,8 @@ export function picture(status, before = null) {
     self,
     reported,
     leader: status.leader ?? null,
+    // Who was last known to lead, and when: to tell an election from hearing again.
+    led: status.leader == null ? before?.led ?? null : `${status.leader} in ${status.term}`,
     term: status.term,
     last,
     members,
