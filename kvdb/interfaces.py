@@ -152,10 +152,12 @@ class Selection:
     Which keys a watch is about.
 
     @ivar key: this one; None for all that begin with C{prefix}.
+    @ivar replaced: whether to be told also what each change has replaced.
     """
 
     key: bytes | None = None
     prefix: bytes = b""
+    replaced: bool = False
 
 
 @frozen(slots=True, eq=False)
@@ -165,6 +167,8 @@ class Change:
 
     @ivar record: what the key is since; None if it was deleted.
     @ivar previous: the key's mod_revision before; 0 if it was absent.
+    @ivar replaced: what the key was before, for those who asked for it; None if it
+        was absent.
     @ivar time_ms: when it was proposed, by the proposer's clock, since 1970.
     """
 
@@ -173,6 +177,7 @@ class Change:
     record: Record | None
     previous: int
     time_ms: int
+    replaced: Record | None = None
 
 
 class WatchListener(Protocol):

@@ -274,17 +274,20 @@ class Client:
         key: Key | None = None,
         prefix: Key | None = None,
         since: int | None = None,
+        previous: bool = False,
     ) -> Watch:
         """
         The changes of a key, or of keys with a prefix, or of all.
 
         @param since: those behind this revision; now, if left out.
+        @param previous: with the values before, as C{previous_value}.
         """
         if key is not None and prefix is not None:
             raise ValueError("a watch is of a key or of a prefix, not of both")
         parameters: dict[str, bytes | str | int | None] = {
             "key": None if key is None else key_bytes(key),
             "prefix": None if prefix is None else key_bytes(prefix),
+            "previous": "true" if previous else None,
         }
         return Watch(self._calls, parameters, since)
 

@@ -65,6 +65,8 @@ class Put:
     A key got a value.
 
     @ivar previous_revision: 0 for a key that was absent.
+    @ivar previous_value: what it had before, for a watch with C{previous}; None for
+        a key that was absent.
     @ivar time: the proposer's clock, in seconds since 1970.
     """
 
@@ -75,6 +77,7 @@ class Put:
     version: int
     previous_revision: int
     time: float
+    previous_value: bytes | None = None
 
 
 @frozen(slots=True)
@@ -85,6 +88,7 @@ class Delete:
     revision: int
     previous_revision: int
     time: float
+    previous_value: bytes | None = None
 
 
 Event = Put | Delete
@@ -276,6 +280,7 @@ def put_of(value: Any, endpoint: str) -> Put:
         version=fields.number("version"),
         previous_revision=fields.number("previous_revision"),
         time=fields.seconds("time"),
+        previous_value=fields.maybe_bytes("previous_value"),
     )
 
 
@@ -287,6 +292,7 @@ def delete_of(value: Any, endpoint: str) -> Delete:
         revision=fields.number("revision"),
         previous_revision=fields.number("previous_revision"),
         time=fields.seconds("time"),
+        previous_value=fields.maybe_bytes("previous_value"),
     )
 
 

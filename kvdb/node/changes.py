@@ -230,6 +230,9 @@ class Changes:
         """A member says that this node is none any more."""
         self._told_removed = True
         self.removed()
+        # Nothing comes from the others any more: whoever waits here hears so while
+        # there is still time to answer, also who asked for this very removal.
+        self.pump.halt("this member was removed from the cluster")
 
     def installed(self) -> None:
         """A snapshot brought another membership."""

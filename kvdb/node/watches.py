@@ -25,7 +25,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from kvdb.interfaces import (
@@ -280,7 +280,7 @@ class Watches:
                 watches = self._live.matching(event.key)
                 self._told = revision
                 if watches:
-                    self._tell(watches, self._change(revision, event))
+                    self._tell(watches, revision, event)
                     told += len(watches)
         except Compacted:
             # A snapshot took the store's place, or no history is kept at all.
@@ -302,12 +302,22 @@ class Watches:
             assert record is not None, f"no record of revision {revision}"
         return Change(revision, event.key, record, event.previous, event.time_ms)
 
-    def _tell(self, watches: list[Watch], change: Change) -> None:
+    def _tell(self, watches: list[Watch], revision: int, event: Event) -> None:
+        plain: Change | None = None
+        whole: Change | None = None  # made for those who ask for it
         for watch in watches:
-            if watch.state in (State.LIVE, State.BEHIND):  # not ended by another
-                watch.position = change.revision
-                self.told_events += 1
-                watch.listener.changed(change)
+            if watch.state not in (State.LIVE, State.BEHIND):
+                continue  # ended by another
+            if plain is None:
+                plain = self._change(revision, event)
+            change = plain
+            if watch.selection.replaced:
+                if whole is None:
+                    whole = evolve(plain, replaced=self.store.replaced(event))
+                change = whole
+            watch.position = revision
+            self.told_events += 1
+            watch.listener.changed(change)
 
     def ticked(self, has_leader: bool, patience: float) -> None:
         """
@@ -413,6 +423,6 @@ class Watches:
                 if watch.position < revision
             ]
             if watches:
-                self._tell(watches, self._change(revision, event))
+                self._tell(watches, revision, event)
                 told += len(watches)
         return self.store.revision

@@ -21,7 +21,13 @@ from twisted.internet.interfaces import IReactorTime
 from kvdb.interfaces import Change, Database, DatabaseError, Selection, Watch
 from kvdb.rest.call import Call
 from kvdb.rest.fields import text_field
-from kvdb.rest.parsing import MAX_DIGITS, check_query, number_of, parameter_of
+from kvdb.rest.parsing import (
+    MAX_DIGITS,
+    check_query,
+    flag_of,
+    number_of,
+    parameter_of,
+)
 from kvdb.rest.problems import Answer, Problem, problem_of
 from kvdb.rest.streaming import Sink, Source, Stream
 
@@ -42,8 +48,12 @@ def encode_event(name: str, revision: int | None, data: dict[str, Any]) -> bytes
     return f"event: {name}\n{place}data: {text}\n\n".encode()
 
 
-def encode_change(change: Change) -> bytes:
-    """A change, as an event."""
+def encode_change(change: Change, previous: bool = False) -> bytes:
+    """
+    A change, as an event.
+
+    @param previous: with the value that the key had before.
+    """
     record = change.record
     data: dict[str, Any] = text_field("key", change.key)
     if record is not None:
@@ -53,6 +63,13 @@ def encode_change(change: Change) -> bytes:
         data["create_revision"] = record.create_revision
         data["version"] = record.version
     data["previous_revision"] = change.previous
+    if previous:
+        replaced = change.replaced
+        data |= (
+            {"previous_value": None}
+            if replaced is None
+            else text_field("previous_value", replaced.value)
+        )
     data["time"] = change.time_ms / 1000
     name = "delete" if record is None else "put"
     return encode_event(name, change.revision, data)
@@ -65,35 +82,36 @@ class Watching:
     database: Database
     clock: IReactorTime
     max_key_bytes: int
-    _last: Change | None = field(default=None, init=False)
-    _encoded: bytes = field(default=b"", init=False)
+    _last: dict[bool, tuple[Change, bytes]] = field(factory=dict, init=False)
 
     @inlineCallbacks
     def get(self, call: Call) -> Generator[Deferred[None], None, Answer | Stream]:
         """The stream, or why there is none."""
-        check_query(call.args, ("key", "prefix", "since"))
+        check_query(call.args, ("key", "prefix", "since", "previous"))
         key = parameter_of(call.args, "key", self.max_key_bytes)
         prefix = parameter_of(call.args, "prefix", self.max_key_bytes)
         if key is not None and prefix is not None:
             raise Problem(400, "key and prefix are given together")
-        selection = Selection(key, prefix or b"")
+        previous = flag_of(call.args, "previous")
+        selection = Selection(key, prefix or b"", previous)
         since = _since_of(call)
         yield self.database.read_barrier()
         if call.method == b"HEAD":
             return Answer(200, headers=_HEADERS)
-        reader = Reader(self)
+        reader = Reader(self, previous)
         try:
             reader.watch = self.database.watch(selection, since, reader)
         except ValueError as error:
             raise Problem(400, str(error)) from error
         return Stream(_HEADERS, self.clock, reader.begin)
 
-    def encoded(self, change: Change) -> bytes:
-        """C{change} as an event; one that many watch is encoded once."""
-        if change is not self._last:
-            self._encoded = encode_change(change)
-            self._last = change
-        return self._encoded
+    def encoded(self, change: Change, previous: bool) -> bytes:
+        """C{change} as an event; one that many watch is encoded once, and once more
+        for those who ask for the value before."""
+        last = self._last.get(previous)
+        if last is None or last[0] is not change:
+            last = self._last[previous] = change, encode_change(change, previous)
+        return last[1]
 
 
 def _since_of(call: Call) -> int | None:
@@ -116,6 +134,7 @@ class Reader:
     """
 
     _watching: Watching
+    _previous: bool
     watch: Watch = field(init=False)
     _sink: Sink | None = None
 
@@ -132,7 +151,7 @@ class Reader:
         """See L{WatchListener<kvdb.interfaces.WatchListener>}, as for the two
         below."""
         if self._sink is not None:
-            self._sink.write(self._watching.encoded(change))
+            self._sink.write(self._watching.encoded(change, self._previous))
 
     def progress(self, revision: int) -> None:
         """See there."""

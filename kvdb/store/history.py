@@ -145,6 +145,17 @@ class History:
         for key, data in batch.engine.scan(low, high):
             yield _U64.unpack(key[1:])[0], decode_events(data)
 
+    def replaced(self, batch: WriteBatch, event: Event) -> Record | None:
+        """
+        The record that the key of an event had before it; None if it was absent.
+        It is there for as long as the event is: they are swept together.
+        """
+        if not event.previous:
+            return None
+        data = batch.engine.get(_history_key(event.key, event.previous))
+        assert data, f"the record of revision {event.previous} was swept too early"
+        return decode_record(data)
+
     # Forgetting.
 
     def compact(self, revision: int, newest: int) -> int:

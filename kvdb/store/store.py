@@ -282,6 +282,10 @@ class Store:
         """
         return self._history.events(self._batch, after)
 
+    def replaced(self, event: Event) -> Record | None:
+        """The record that an event of L{events} has replaced, if there was one."""
+        return self._history.replaced(self._batch, event)
+
     # Applying.
 
     def apply(self, entries: Sequence[Entry]) -> list[Settled]:

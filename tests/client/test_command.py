@@ -189,6 +189,8 @@ def test_changes_are_watched(shell: Shell) -> None:
     out = shell.run("watch", "/k", "--exact", "--since=1", "--count=1", "--json")[1]
     more = {"previous_revision": 1, "time": 0.0}
     assert json.loads(out) == {"event": "delete", "key": "/k", "revision": 3, **more}
+    out = shell.run("watch", "/k", "--exact", "--since=1", "--count=1", "--previous")[1]
+    assert out == b"3  delete  /k  (before: a\\x5c\\x0a\\xff)\n"
     assert shell.run("watch", "--since", "9", "--count", "1")[0] == 4
 
 

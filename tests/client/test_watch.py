@@ -64,6 +64,22 @@ def test_changes_are_told_as_they_happen(cluster: FakeCluster, client: Client) -
     assert delete == Delete(b"/w/a", 4, 2, 0.0)
 
 
+def test_the_values_before_are_told_to_who_asks(
+    cluster: FakeCluster, client: Client
+) -> None:
+    cluster.run(client.put("/a", b"\xff"))
+
+    async def story() -> list[Event]:
+        async with client.watch(prefix="/a", previous=True) as watch:
+            await client.put("/a", b"two")
+            await client.delete("/a")
+            await client.put("/a", b"")
+            return await take(watch, 3)
+
+    told = cluster.run(story())
+    assert [event.previous_value for event in told] == [b"\xff", b"two", None]
+
+
 def test_one_key_is_watched_alone(cluster: FakeCluster, client: Client) -> None:
     async def story() -> list[Event]:
         for key in ("/k", "/k2", "/k"):

@@ -13,7 +13,7 @@ from kvdb.interfaces import (
     UnknownMember,
 )
 from kvdb.node import changes, gathering, proposals, pump
-from kvdb.peer.handshake import RefusalCode
+from kvdb.peer.handshake import Refusal, RefusalCode
 from kvdb.raft.confchange import encode_conf_change
 from kvdb.raft.messages import (
     ConfChangeV2,
@@ -502,6 +502,28 @@ class Membership(SynchronousTestCase):
         machine = cluster.machines[leader.pump.node_id]
         cluster.until(lambda: machine.node is None)
         self.assertEqual([status for _, status in machine.stopped], [0])
+
+    def test_who_asks_a_member_for_its_own_removal_is_answered(self) -> None:
+        # It is refused by the others before it hears that its removal is committed,
+        # and a stop leaves those who wait two seconds only.
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        gone = next(n for n in cluster.nodes() if n is not leader)
+        stopped: list[int] = []
+        gone.stop = lambda _, status: stopped.append(status)
+        number = gone.pump.node_id
+        removal = gone.remove_member(number)
+        cluster.until(lambda: number in leader.replica.store.removed)
+        cluster.isolate(number)
+        self.assertNoResult(removal)
+        write = gone.write(Put(b"k", b"v"))
+        cluster.run(0.05)
+        gone.refused(
+            leader.pump.node_id, Refusal(RefusalCode.REMOVED_MEMBER, "it was removed")
+        )
+        self.successResultOf(removal)
+        self.failureResultOf(write, Unavailable, OutcomeUnknown)
+        self.assertEqual(stopped, [0])
 
     def test_a_member_removed_while_down_learns_of_it_and_stops(self) -> None:
         cluster = Cluster(3)

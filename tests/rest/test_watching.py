@@ -99,6 +99,35 @@ class WatchingTests(SynchronousTestCase):
             ],
         )
 
+    def test_with_the_values_before(self) -> None:
+        self.put(b"/a", b"one")
+        viewers = [self.watch("?prefix=/a&previous=true"), self.watch("?prefix=/a")]
+        self.put(b"/a", b"\xff")
+        self.database.write(Delete(b"/a"))
+        self.put(b"/a")
+        told = viewers[0].read()[1:]
+        before = [
+            {name: data[name] for name in data if name.startswith("previous_value")}
+            for _, _, data in told
+        ]
+        self.assertEqual(
+            before,
+            [
+                {"previous_value": "one"},
+                {"previous_value_base64": "/w=="},
+                {"previous_value": None},
+            ],
+        )
+        plain = viewers[1].read()[1:]
+        for (name, place, whole), value in zip(told, before, strict=True):
+            data = {key: whole[key] for key in whole if key not in value}
+            self.assertIn((name, place, data), plain)
+        again = self.watch("?prefix=/a&previous=true&since=1")
+        self.server.clock.advance(0)
+        self.assertEqual(again.read()[1:], told, "from history as when it happened")
+        refused = self.server.ask("GET", "/_/watch?previous=yes")
+        self.assertEqual(refused.status, 400)
+
     def test_from_a_past_revision_and_on(self) -> None:
         for number in range(4):
             self.put(b"/%d" % number)

@@ -146,7 +146,10 @@ def list_(
 @click.option("--exact", is_flag=True, help="PREFIX is the whole key.")
 @click.option("--since", type=click.IntRange(0), help="What changed behind a revision.")
 @click.option("--count", type=click.IntRange(1), help="End after so many changes.")
-def watch(prefix: str, exact: bool, since: int | None, count: int | None) -> Job:
+@click.option("--previous", is_flag=True, help="With the values before.")
+def watch(
+    prefix: str, exact: bool, since: int | None, count: int | None, previous: bool
+) -> Job:
     """
     Print changes of keys that begin with PREFIX, as they happen.
 
@@ -157,10 +160,11 @@ def watch(prefix: str, exact: bool, since: int | None, count: int | None) -> Job
     async def job(session: Session) -> None:
         numbers = itertools.count(1)
         chosen = {"key": raw} if exact else {"prefix": raw}
-        async with session.client.watch(since=since, **chosen) as events:
+        watching = session.client.watch(since=since, previous=previous, **chosen)
+        async with watching as events:
             async for event in events:
                 if session.as_json:
-                    session.json(_event_json(event))
+                    session.json(_event_json(event, previous))
                 else:
                     session.line(_event_line(event))
                 if next(numbers) == count:
@@ -197,7 +201,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
     return fields
 
 
-def _event_json(event: Event) -> dict[str, Any]:
+def _event_json(event: Event, previous: bool) -> dict[str, Any]:
     fields: dict[str, Any] = {"event": "put" if isinstance(event, Put) else "delete"}
     fields |= text_field("key", event.key)
     if isinstance(event, Put):
@@ -207,6 +211,10 @@ def _event_json(event: Event) -> dict[str, Any]:
         fields["create_revision"] = event.create_revision
         fields["version"] = event.version
     fields["previous_revision"] = event.previous_revision
+    if previous and event.previous_value is None:
+        fields["previous_value"] = None
+    elif event.previous_value is not None:
+        fields |= text_field("previous_value", event.previous_value)
     fields["time"] = event.time
     return fields
 
@@ -214,5 +222,8 @@ def _event_json(event: Event) -> dict[str, Any]:
 def _event_line(event: Event) -> str:
     if isinstance(event, Put):
         value = escaped(event.value)
-        return f"{event.revision}  put     {escaped(event.key)}  {value}".rstrip()
-    return f"{event.revision}  delete  {escaped(event.key)}"
+        line = f"{event.revision}  put     {escaped(event.key)}  {value}".rstrip()
+    else:
+        line = f"{event.revision}  delete  {escaped(event.key)}"
+    before = event.previous_value
+    return line if before is None else f"{line}  (before: {escaped(before)})"
