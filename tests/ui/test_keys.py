@@ -49,14 +49,24 @@ def test_pages_of_a_prefix(node: Process, page: Any) -> None:
     see(rows.first, "/pages/00")
     page.get_by_label("Keys a page").select_option("25")
     expect(rows).to_have_count(25)
+    # A page stays a page: what is written beyond it, or no longer fits, is the next's.
+    see(page.locator("#live"), "Live")
+    node.put("pages/00x", b"here")
+    node.put("pages/59x", b"beyond")
+    see(page.locator("#last-change"), "/pages/59x")
+    see(rows.nth(1), "/pages/00x")
+    expect(rows).to_have_count(25)
+    see(rows.last, "/pages/23")
+    page.get_by_role("button", name="Next page").click()
+    see(rows.first, "/pages/24")
     page.get_by_role("textbox", name="Prefix").fill("/pages/5")
     page.get_by_role("button", name="Open").click()
-    expect(rows).to_have_count(10)
+    expect(rows).to_have_count(11)
     page.get_by_role("textbox", name="Prefix").fill("/nothing/")
     page.keyboard.press("Enter")
     see(page.locator("#list-empty"), "No key begins with /nothing/")
     page.go_back()
-    expect(rows).to_have_count(10)
+    expect(rows).to_have_count(11)
 
 
 def test_changes_are_shown_as_they_happen(node: Process, page: Any) -> None:
