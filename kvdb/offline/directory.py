@@ -196,37 +196,38 @@ def new_directory(filesystem: FileSystem, directory: str) -> Iterator[str]:
             " since a new one is made beside it and renamed when it is whole"
         )
     made = path + UNFINISHED
-    if os.path.lexists(made):
-        _remove_unfinished(made)
-    try:
-        filesystem.make_directory(made)
-        with _working_in(made):
+    if os.path.lexists(made) and not os.path.isdir(made):
+        raise Unusable(f"{made} is in the way: remove it")
+    filesystem.make_directory(made)
+    with _working_in(made):
+        try:
             yield made
             _sync_tree(filesystem, made)
             filesystem.rename(made, path)
-        filesystem.sync_directory(above)
-    except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
-        raise
-
-
-def _remove_unfinished(made: str) -> None:
-    """What another run left, which was killed."""
-    if not os.path.isdir(made) or not OWN_NAMES.issuperset(os.listdir(made)):
-        raise Unusable(f"{made} is in the way: remove it")
-    with _working_in(made):
-        shutil.rmtree(made)
+            filesystem.sync_directory(above)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
 
 
 @contextmanager
 def _working_in(made: str) -> Iterator[None]:
-    """So that another run lets it be."""
+    """Have C{made} alone, and empty: nothing in it is touched before it is ours."""
     fd = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another run may have given it its own name before it was locked here.
+            if not os.path.samestat(os.fstat(fd), os.stat(made)):
+                raise BlockingIOError
+        except (BlockingIOError, FileNotFoundError):
+            raise Unusable(f"{made} is being made by another process") from None
+        left = os.listdir(made)
+        if not OWN_NAMES.issuperset(left):
+            raise Unusable(f"{made} is in the way: remove it")
+        for name in left:  # by another run, which was killed
+            shutil.rmtree(f"{made}/{name}")
         yield
-    except BlockingIOError:
-        raise Unusable(f"{made} is being made by another process") from None
     finally:
         os.close(fd)
 
