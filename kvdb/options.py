@@ -33,6 +33,9 @@ from kvdb.tls.settings import TLSFiles
 _YES: Final = ("1", "true", "yes")
 """What turns on an option that takes no value, in the environment."""
 
+_NO: Final = ("0", "false", "no", "")
+"""What leaves it off."""
+
 MAX_ID: Final = 2**63 - 1
 MAX_PORT: Final = 65535
 MAX_VALUE_LIMIT: Final = 8 << 20
@@ -109,6 +112,14 @@ def parse_cluster(text: str) -> dict[int, str]:
 def _environment(name: str) -> str | None:
     """What the environment says of an option."""
     return os.environ.get("KVDB_" + name.upper().replace("-", "_"))
+
+
+def _is_yes(name: str, said: str) -> bool:
+    word = said.lower()
+    if word not in (*_YES, *_NO):
+        variable = "KVDB_" + name.upper().replace("-", "_")
+        raise usage.UsageError(f"{variable}: {said!r} is neither true nor false")
+    return word in _YES
 
 
 def _coerce(name: str, parse: Callable[[str], Any], text: str) -> Any:
@@ -232,7 +243,7 @@ class Options(usage.Options):
                 first.append(f"--{name}={value}")
         for name in (str(flag[0]) for flag in self.optFlags):
             said = _environment(name)
-            if told.get(name, False) if said is None else said.lower() in _YES:
+            if told.get(name, False) if said is None else _is_yes(name, said):
                 first.append(f"--{name}")
         super().parseOptions([*first, *typed])
 

@@ -196,6 +196,14 @@ class StoreService(Service):
             members = [Member(node, cluster[node]) for node in sorted(cluster)]
             store.bootstrap(identity.cluster_id, members)
         self.replica = open_replica(log_, store)
+        known = {member.id: member.url for member in store.members.values()}
+        if not is_empty and known and not self._settings.join and known != cluster:
+            log.info(
+                "{directory} holds a cluster of members {members}: --cluster is not"
+                " read any more",
+                directory=self._settings.data_dir,
+                members=", ".join(f"{node}={known[node]}" for node in sorted(known)),
+            )
 
     def stopService(self) -> None:
         """Close it; the log has what it did not flush."""

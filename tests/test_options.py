@@ -60,6 +60,15 @@ class OptionsTests(SynchronousTestCase):
         error = self.assertRaises(UsageError, settings)
         self.assertIn("--port: 'x'", str(error))
 
+    def test_a_flag_in_the_environment_is_true_or_false(self) -> None:
+        self.addCleanup(self._set, "KVDB_JOIN", None)
+        for said, meant in (("TRUE", True), ("0", False), ("", False)):
+            self._set("KVDB_JOIN", said)
+            self.assertIs(settings().join, meant)
+        self._set("KVDB_JOIN", "on")
+        error = self.assertRaises(UsageError, settings)
+        self.assertEqual(str(error), "KVDB_JOIN: 'on' is neither true nor false")
+
     @staticmethod
     def _set(name: str, value: str | None) -> str | None:
         before = os.environ.pop(name, None)

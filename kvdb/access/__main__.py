@@ -88,4 +88,8 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], os.urandom, sys.stdin, sys.stdout, sys.stderr))
+    try:
+        status = main(sys.argv[1:], os.urandom, sys.stdin, sys.stdout, sys.stderr)
+    except KeyboardInterrupt:
+        status = 130  # as shells have it for SIGINT
+    sys.exit(status)

@@ -145,6 +145,9 @@ def error_of(
             status=status,
         )
     kind = _KINDS.get(status, UnexpectedAnswer)
+    if status == 404 and not detail:
+        # Any server answers so for what it does not know; kvdb says more.
+        kind, hint = UnexpectedAnswer, "Is this the address of a kvdb member?"
     if not detail:
         detail = f"answered {status}"
     if kind is UnexpectedAnswer and 300 <= status < 400:

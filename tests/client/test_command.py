@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import json
@@ -519,6 +520,31 @@ def test_a_refusal_has_its_exit_status(shell: Shell, status: int, code: int) -> 
 def test_a_wrong_value_is_a_wrong_usage(shell: Shell) -> None:
     assert shell.run("put", "/k", "v", "--idempotency-key", "ä")[0] == 2
     assert "printable ASCII" in shell.error
+
+
+def test_an_output_that_takes_nothing_is_one_line(shell: Shell) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    shell.run("put", "/k", "v")
+    assert shell.run("get", "/k", output=Full())[0] == 2
+    assert (
+        shell.error
+        == "kvdbctl: the output cannot be written: No space left on device\n"
+    )
+
+
+def test_what_is_no_kvdb_has_no_keys_either(shell: Shell) -> None:
+    """Any web server answers 404."""
+    for words in (("get", "/k"), ("put", "/k", "v"), ("status",)):
+        put_script(shell.cluster, 1, answer(404, b"<p>not found</p>"))
+        assert shell.run(*words)[0] == 8, words
+        assert "Is this the address of a kvdb member?" in shell.error
+    put_script(shell.cluster, 1, answer(404, b"<p>not found</p>"))
+    status, out = shell.run("health")
+    assert status == 1
+    assert b"http://member1.test:12380 is not healthy: " in out
 
 
 def test_a_closed_pipe_ends_it_quietly(shell: Shell) -> None:

@@ -23,7 +23,7 @@ from kvdb.client.command.session import (
     table,
 )
 from kvdb.client.errors import ClientError, NotFound
-from kvdb.client.model import Member, Status
+from kvdb.client.model import Health, Member, Status
 
 LOOK_SECONDS: Final = 0.5
 """How often it is looked how far a learner is."""
@@ -292,7 +292,14 @@ def health() -> Job:
 
     async def job(session: Session) -> int:
         client = session.client
-        asked = [Deferred.fromCoroutine(client.health(url)) for url in client.endpoints]
+
+        async def ask(url: str) -> Health:
+            try:
+                return await client.health(url)
+            except ClientError as error:
+                return Health(False, str(error))
+
+        asked = [Deferred.fromCoroutine(ask(url)) for url in client.endpoints]
         found = dict(zip(client.endpoints, await gatherResults(asked), strict=True))
         for endpoint, one in found.items():
             if session.as_json:

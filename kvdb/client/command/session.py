@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO, Final, TextIO
 
+import click
 from attrs import frozen
 from rich.console import Console
 
@@ -64,8 +65,14 @@ class Session:
 
     def write(self, data: bytes) -> None:
         """Bytes, as they are."""
-        self.output.write(data)
-        self.output.flush()
+        try:
+            self.output.write(data)
+            self.output.flush()
+        except BrokenPipeError:
+            raise  # who read them has gone, and knows
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise click.ClickException(f"the output cannot be written: {why}") from None
 
     def line(self, text: str) -> None:
         """A line of an answer."""
