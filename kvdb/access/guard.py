@@ -8,7 +8,9 @@ it is known by a keyed hash of it, so that requests cost no more than that
 Rules:
 
 * Who fails often must wait: by address, in a bounded table.  A secret that was
-  right before is taken at once, whoever fails beside.
+  right before is taken at once, whoever fails beside.  A wrong one counts when it
+  was checked, whether or not anybody waits to hear, and once: to say it again is
+  no guess.
 * An unknown name costs as much as a wrong secret.
 * No secret is kept, none is logged.
 """
@@ -22,14 +24,16 @@ import hmac
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from kvdb.access.rules import Access, Principal
+from kvdb.access.rules import Access, Principal, User
 from kvdb.access.secrets import (
     BLOCK,
     HASH_BYTES,
@@ -81,6 +85,22 @@ class TooBusy(Exception):
     """Too many secrets wait to be checked."""
 
 
+@frozen(slots=True, eq=False)
+class _Check:
+    """
+    A secret that is being checked.
+
+    @ivar user: whose; None if there is nobody of that name.
+    @ivar place: what counts as the address that showed it first.
+    @ivar waiting: who wait to hear.
+    """
+
+    name: str
+    user: User | None
+    place: str
+    waiting: list[Deferred[Principal]] = field(factory=list)
+
+
 @define(slots=True, eq=False)
 class Guard:
     """
@@ -98,11 +118,11 @@ class Guard:
     entropy: Callable[[int], bytes]
     forgotten: Callable[[], None] = lambda: None
     _complaints: Complaints = field(init=False)
-    _key: bytes = field(init=False)
+    _key: bytes = field(init=False, repr=False)
     _generation: int = 0
-    _right: OrderedDict[bytes, Principal] = field(factory=OrderedDict)
-    _wrong: OrderedDict[bytes, None] = field(factory=OrderedDict)
-    _checking: dict[bytes, list[Deferred[bool]]] = field(factory=dict)
+    _right: OrderedDict[bytes, Principal] = field(factory=OrderedDict, repr=False)
+    _wrong: OrderedDict[bytes, None] = field(factory=OrderedDict, repr=False)
+    _checking: dict[tuple[int, bytes], _Check] = field(factory=dict, repr=False)
     _failures: OrderedDict[str, float] = field(factory=OrderedDict)
 
     def __attrs_post_init__(self) -> None:
@@ -141,43 +161,64 @@ class Guard:
             self._right.move_to_end(digest)
             return succeed(principal)
         place = _place(address)
-        self._check_failures(place)
         shown = credentials_of(header)
-        if shown is None or digest in self._wrong:
-            raise self._failed(place, None if shown is None else shown[0])
+        name = None if shown is None else shown[0]
+        if digest in self._wrong:
+            raise self._refused(place, name)
+        # Of this file only: by the one before, what is wrong now may be right.
+        checking = self._checking.get((self._generation, digest))
+        if checking is not None:
+            done: Deferred[Principal] = Deferred()
+            checking.waiting.append(done)
+            return done
+        self._check_failures(place)
+        if shown is None:
+            raise self._failed(digest, place, name)
         return self._check(digest, *shown, place)
 
     def _check(
         self, digest: bytes, name: str, secret: bytes, place: str
     ) -> Deferred[Principal]:
-        waiting = self._checking.get(digest)
-        done: Deferred[Any] = Deferred()
-        user = self.access.users.get(name)
-        generation = self._generation
-        if waiting is not None:
-            waiting.append(done)
-        elif len(self._checking) >= MAX_CHECKS:
+        if len(self._checking) >= MAX_CHECKS:
             raise TooBusy("too many secrets wait to be checked")
+        user = self.access.users.get(name)
+        hashed = self._decoy(name) if user is None else user.hashed
+        done: Deferred[Principal] = Deferred()
+        key = self._generation, digest
+        self._checking[key] = _Check(name, user, place, [done])
+        checking = self.in_thread(lambda: hashed.matches(secret))
+        checking.addBoth(self._checked, key)
+        return done
+
+    def _checked(self, matches: bool | Failure, key: tuple[int, bytes]) -> None:
+        generation, digest = key
+        check = self._checking.pop(key)
+        error: Exception | Failure
+        if isinstance(matches, Failure):
+            error = matches
+        elif generation != self._generation:
+            error = TooBusy("the access file has just changed")
+        elif check.user is None or not matches:
+            error = self._failed(digest, check.place, check.name)
         else:
-            self._checking[digest] = [done]
-            hashed = _NOBODY if user is None else user.hashed
-            checking = self.in_thread(lambda: hashed.matches(secret))
-            checking.addBoth(self._checked, digest)
+            _remember(self._right, digest, check.user.principal)
+            for done in check.waiting:
+                done.callback(check.user.principal)
+            return
+        for done in check.waiting:
+            done.errback(error)
 
-        def judge(matches: bool) -> Principal:
-            if generation != self._generation:
-                raise TooBusy("the access file has just changed")
-            if user is None or not matches:
-                _remember(self._wrong, digest, None)
-                raise self._failed(place, name)
-            _remember(self._right, digest, user.principal)
-            return user.principal
-
-        return done.addCallback(judge)
-
-    def _checked(self, result: Any, digest: bytes) -> None:
-        for done in self._checking.pop(digest):
-            done.callback(result)  # an errback, where it is a Failure
+    def _decoy(self, name: str) -> Hashed:
+        """
+        What the secret of somebody unknown is held against: as dear to check as
+        a user's, and for a name always the same one's.
+        """
+        users = self.access.users
+        if not users:
+            return _NOBODY
+        number = int.from_bytes(self._digest(name.encode()), "big") % len(users)
+        [user] = islice(users.values(), number, number + 1)
+        return evolve(user.hashed, hash=bytes(HASH_BYTES))
 
     def _digest(self, header: bytes) -> bytes:
         return hmac.digest(self._key, header, hashlib.sha256)
@@ -189,13 +230,20 @@ class Guard:
         over = wait - (FAILURES - 1) * FAILURE_SECONDS
         if over > 0:
             raise TooManyFailures(int(over) + 1)
+        checking = sum(check.place == place for check in self._checking.values())
+        if over + checking * FAILURE_SECONDS > 0:  # if they are all wrong
+            raise TooBusy("too many secrets from this address wait to be checked")
 
-    def _failed(self, place: str, name: str | None) -> Refused:
+    def _failed(self, digest: bytes, place: str, name: str | None) -> Refused:
+        _remember(self._wrong, digest, None)
         now = self.clock.seconds()
         until = max(now, self._failures.pop(place, now)) + FAILURE_SECONDS
         self._failures[place] = until
         if len(self._failures) > MAX_ADDRESSES:
             self._failures.popitem(last=False)
+        return self._refused(place, name)
+
+    def _refused(self, place: str, name: str | None) -> Refused:
         who = "a malformed name" if name is None else f"the name {name[:64]!r}"
         self._complaints.say("failed", f"{place} has shown a wrong secret for {who}")
         return Refused("the name or the secret is wrong")
@@ -245,4 +293,4 @@ def _place(address: str) -> str:
 
 
 _NOBODY: Final = Hashed(LOG_N, BLOCK, PARALLEL, bytes(SALT_BYTES), bytes(HASH_BYTES))
-"""What the secrets of unknown names are held against."""
+"""What the secrets of unknown names are held against where there are no users."""

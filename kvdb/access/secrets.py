@@ -15,7 +15,7 @@ import hmac
 import re
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 LOG_N: Final = 14
 BLOCK: Final = 8
@@ -39,8 +39,8 @@ class Hashed:
     log_n: int
     block: int
     parallel: int
-    salt: bytes
-    hash: bytes
+    salt: bytes = field(repr=False)
+    hash: bytes = field(repr=False)
 
     def matches(self, secret: bytes) -> bool:
         """Whether it is C{secret}; takes tens of milliseconds and 16 MiB."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from attrs import frozen
+from attrs import field, frozen
 
 
 @frozen(slots=True)
@@ -19,8 +19,8 @@ class Call:
     method: bytes
     path: bytes
     args: Mapping[bytes, Sequence[bytes]]
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)  # there are secrets among them
+    body: bytes = field(repr=False)
 
     def header(self, name: str) -> str | None:
         """A header's value."""

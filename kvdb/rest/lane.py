@@ -160,8 +160,8 @@ class Lane:
     max_key_bytes: int
     max_value_bytes: int
     guard: Guard | None = None
-    _lengths: dict[bytes, int] = field(factory=dict)
-    _principals: dict[bytes, Principal] = field(factory=dict)
+    _lengths: dict[bytes, int] = field(factory=dict, repr=False)
+    _principals: dict[bytes, Principal] = field(factory=dict, repr=False)
     _answers: list[tuple[Any, bytes]] | None = None
     found: int = 0
     done: int = 0

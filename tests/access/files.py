@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import define, field
@@ -16,11 +16,11 @@ from kvdb.access.rules import Access, parse_access
 from kvdb.access.secrets import Hashed
 
 
-def cheap(secret: bytes) -> str:
+def cheap(secret: bytes, log_n: int = 10) -> str:
     """C{secret}, hashed with the smallest parameters that are taken."""
     salt = b"a salt, no more"
-    hashed = hashlib.scrypt(secret, salt=salt, n=1 << 10, r=1, p=1, dklen=32)
-    return str(Hashed(10, 1, 1, salt, hashed))
+    hashed = hashlib.scrypt(secret, salt=salt, n=1 << log_n, r=1, p=1, dklen=32)
+    return str(Hashed(log_n, 1, 1, salt, hashed))
 
 
 ROLES = """
@@ -38,15 +38,21 @@ metrics = true
 """
 
 
-def access(anonymous: str = "") -> Access:
-    """A user for each role, by its name and with its name as secret."""
+SECRETS = {name: name for name in ("reader", "writer", "admin", "metrics", "nobody")}
+
+
+def access(
+    anonymous: str = "", secret_of: Mapping[str, str] = SECRETS, log_n: int = 10
+) -> Access:
+    """A user for each role, by its name and with its name as secret, and one
+    without roles."""
     users = "".join(
-        f'[users.{role}]\nsecret = "{cheap(role.encode())}"\nroles = ["{role}"]\n'
-        for role in ("reader", "writer", "admin", "metrics")
+        f'[users.{name}]\nsecret = "{cheap(secret.encode(), log_n)}"\n'
+        + (f'roles = ["{name}"]\n' if f"[roles.{name}]" in ROLES else "")
+        for name, secret in secret_of.items()
     )
-    nobody = f'[users.nobody]\nsecret = "{cheap(b"nobody")}"\n'
     granted = f"[anonymous]\nroles = [{anonymous}]\n"
-    return parse_access((ROLES + users + nobody + granted).encode())
+    return parse_access((ROLES + users + granted).encode())
 
 
 @define

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvdb.access import secrets
 from kvdb.access.guard import (
     FAILURES,
     MAX_ADDRESSES,
@@ -21,6 +22,8 @@ from kvdb.access.guard import (
     credentials_of,
 )
 from kvdb.access.rules import Principal
+from kvdb.access.secrets import Hashed
+from kvdb.rest.call import Call
 from tests.access.files import Beside, Guarded, access
 
 HERE = "192.0.2.1"
@@ -95,6 +98,21 @@ class Identifying(SynchronousTestCase):
         self.assertEqual(str(error), str(self.identify(WRONG)))
         self.assertEqual(self.beside.done, 2)
 
+    def test_and_as_much_as_the_file_says(self) -> None:
+        """Where it has dearer ones than this release makes."""
+        dear = {f"user{n}": "x" for n in range(4)}
+        self.guard.replace(access(secret_of=dear, log_n=12))
+        tried: list[int] = []
+
+        def derive(how: Hashed, secret: bytes) -> bytes:
+            tried.append(how.log_n)
+            return b""
+
+        self.patch(secrets, "_scrypt", derive)
+        for name in ("user1", "stranger", "somebody"):
+            self.assertIsInstance(self.identify(basic(name, "guess")), Refused)
+        self.assertEqual(tried, [12, 12, 12])
+
     def test_those_who_show_the_same_wait_together(self) -> None:
         self.beside.at_once = False
         waiting = [self.guard.identify(READER, HERE) for _ in range(3)]
@@ -112,6 +130,24 @@ class Identifying(SynchronousTestCase):
             self.guard.identify(READER, HERE)
         # Who is known already is none of them.
         self.assertEqual(len(self.beside.waiting), MAX_CHECKS)
+
+    def test_of_one_address_only_so_many_wait(self) -> None:
+        """As many as may still be wrong: who asks at once guesses no more often."""
+        self.identify(basic("reader", "wrong already"))
+        self.beside.at_once = False
+        waiting = []
+        for number in range(FAILURES - 1):
+            header = basic("reader", f"{number}")
+            waiting.append(self.guard.identify(header, "192.0.2.1"))
+            waiting.append(self.guard.identify(header, "192.0.2.1"))  # no other one
+        with self.assertRaises(TooBusy):
+            self.guard.identify(READER, "192.0.2.1")
+        waiting.append(self.guard.identify(READER, "192.0.2.2"))
+        self.beside.work()
+        for done in waiting[:-1]:
+            self.failureResultOf(done, Refused)
+        self.assertEqual(self.successResultOf(waiting[-1]).name, "reader")
+        self.assertIsInstance(self.identify(basic("reader", "x")), TooManyFailures)
 
     def test_a_check_that_fails_is_told(self) -> None:
         self.beside.at_once = False
@@ -140,7 +176,37 @@ class Identifying(SynchronousTestCase):
         self.assertIsNone(self.guard.known(READER))
         self.assertIsInstance(self.identify(READER), Refused)
 
+    def test_a_secret_that_is_taken_away_while_it_is_checked(self) -> None:
+        """Whoever shows it after that is held against the new file."""
+        self.beside.at_once = False
+        before = self.guard.identify(READER, HERE)
+        self.guard.replace(access(secret_of={"reader": "another"}))
+        after = self.guard.identify(READER, HERE)
+        self.beside.work()
+        self.failureResultOf(before, TooBusy)
+        self.failureResultOf(after, Refused)
+        self.assertIsNone(self.guard.known(READER))
+
     # Failures.
+
+    def test_who_hangs_up_has_failed_too(self) -> None:
+        self.beside.at_once = False
+        for number in range(FAILURES):
+            done = self.guard.identify(basic("reader", f"{number}"), HERE)
+            done.addErrback(lambda _: None).cancel()
+            self.beside.work()
+        with self.assertRaises(TooManyFailures):
+            self.guard.identify(READER, HERE)
+
+    def test_the_same_wrong_secret_counts_once(self) -> None:
+        """A client with an old one says it again and again, and guesses nothing:
+        it must not keep out those beside it."""
+        for wrong in (WRONG, b"Basic !"):
+            for _ in range(10 * FAILURES):
+                error = self.identify(wrong)
+                self.assertIsInstance(error, Refused)
+                self.assertNotIsInstance(error, TooManyFailures)
+        self.assertEqual(self.identify(READER).name, "reader")
 
     def test_who_fails_often_must_wait(self) -> None:
         self.assertEqual(self.identify(READER).name, "reader")
@@ -213,3 +279,11 @@ class Identifying(SynchronousTestCase):
         self.assertIn("192.0.2.1 has shown a wrong secret for the name 'reader'", text)
         kept = repr((self.guard._right, self.guard._wrong, self.guard._failures, text))
         self.assertNotIn("hunter2", kept)
+
+    def test_what_is_shown_of_it_in_an_error_is_no_secret(self) -> None:
+        self.guard._key = b"the key of hashes"
+        call = Call(b"GET", b"/k", {}, {"authorization": "hunter2"}, b"")
+        shown = repr((self.guard, self.guard.access, call))
+        [user] = [u for u in self.guard.access.users.values() if u.principal.admin]
+        for secret in (b"the key of hashes", user.hashed.hash, "hunter2"):
+            self.assertNotIn(repr(secret)[2:-1], shown)

@@ -199,14 +199,14 @@ class Matrix(SynchronousTestCase):
     def test_when_too_many_wait(self) -> None:
         self.guarded.beside.at_once = False
         talks = []
-        for number in range(65):
+        for number in range(FAILURES + 1):
             talk = self.server.connect()
             header = basic("reader", f"{number}")
             head = f"GET /app/k HTTP/1.1\r\nHost: n\r\nAuthorization: {header}"
             talk.say(f"{head}\r\n\r\n".encode())
             talks.append(talk)
-        [reply] = talks[64].replies()
-        self.assertEqual(reply.status, 503)
+        [reply] = talks[FAILURES].replies()
+        self.assertEqual((reply.status, reply.headers["retry-after"]), (503, "1"))
         talks[0].hang_up()
         self.guarded.beside.work()
         self.assertEqual(talks[0].replies(), [])
