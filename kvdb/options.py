@@ -229,7 +229,9 @@ class Options(usage.Options):
         _option("peer-cert-file", None, "Among members: this one's certificate."),
         _option("peer-key-file", None, "Among members: this one's private key."),
         _option("peer-trusted-ca-file", None, "The CA of members' certificates."),
-        _option("access-file", None, "Who may do what (TOML or JSON).  [default: anything]"),
+        _option(
+            "access-file", None, "Who may do what (TOML or JSON).  [default: anything]"
+        ),
         _option(
             "max-connections",
             str(MAX_CONNECTIONS),
