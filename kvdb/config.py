@@ -49,7 +49,7 @@ def read_config(
     text = _read(path)
     try:
         found = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of a number's digits too
         raise BadConfig(f"{path}: is not TOML: {error}") from error
     told: dict[str, str | bool] = {}
     for key, value in found.items():

@@ -45,6 +45,9 @@ FORMATS: Final = (TEXT, JSON)
 LEVELS: Final = tuple(level.name for level in LogLevel.iterconstants())
 """From the least to the most important."""
 
+MAX_NUMBER_BITS: Final = 1024
+"""Of a field; Python refuses to write very long numbers, and few read them."""
+
 DEFAULT_LEVEL: Final = "info"
 DEFAULT_FILE: Final = "twistd.log"
 """Of a daemon, as twistd has it."""
@@ -52,16 +55,16 @@ DEFAULT_FILE: Final = "twistd.log"
 
 def json_line(event: LogEvent) -> str:
     """An event as one line of JSON, see the head of this module."""
-    level = event.get("log_level")
+    level, namespace = event.get("log_level"), event.get("log_namespace")
     message = formatEvent(event)
     line: dict[str, object] = {
         "time": _time(event.get("log_time")),
-        "level": LogLevel.info.name if level is None else level.name,
-        "namespace": event.get("log_namespace") or "-",
+        "level": getattr(level, "name", LogLevel.info.name),
+        "namespace": (isinstance(namespace, str) and namespace) or "-",
         "message": message,
     }
     for name, value in event.items():
-        if not name.startswith("log_") and value != message and _is_plain(value):
+        if not name.startswith("log_") and _is_plain(value) and value != message:
             line.setdefault(name, value)
     failure = event.get("log_failure")
     if failure is not None:
@@ -78,9 +81,12 @@ def _time(seconds: Any) -> str:
 
 
 def _is_plain(value: object) -> bool:
-    if isinstance(value, float):
+    # Of these types, not of one made from them, which may do anything when asked.
+    if type(value) is float:
         return math.isfinite(value)  # JSON knows no other
-    return value is None or isinstance(value, (str, int))
+    if type(value) is int:
+        return value.bit_length() <= MAX_NUMBER_BITS
+    return value is None or type(value) in (str, bool)
 
 
 def _of_failure(failure: Any) -> dict[str, str]:

@@ -4,7 +4,7 @@ The command line: C{twistd kvdb --id N --cluster URL,URL,... --port P [--join]}.
 Every option can also stand in the environment, as C{KVDB_CLUSTER} for
 C{--cluster}, and in the file that C{--config} names.  The command line comes before
 the environment, and that before the file.  What is wrong is said in one line that
-names the option.
+names the option, the variable, or the file and its line.
 """
 
 from __future__ import annotations
@@ -30,11 +30,9 @@ from kvdb.settings import Settings
 from kvdb.store.membership import url_problem
 from kvdb.tls.settings import TLSFiles
 
-_YES: Final = ("1", "true", "yes")
-"""What turns on an option that takes no value, in the environment."""
-
-_NO: Final = ("0", "false", "no", "")
-"""What leaves it off."""
+_YES: Final = ("1", "true", "yes", "on")
+_NO: Final = ("", "0", "false", "no", "off")
+"""What turns an option that takes no value on and off, in the environment."""
 
 MAX_ID: Final = 2**63 - 1
 MAX_PORT: Final = 65535
@@ -68,6 +66,15 @@ def _seconds(text: str) -> float:
     if not 0.05 <= value <= 3600:
         raise ValueError(f"{text!r} is not a number of seconds from 0.05 to 3600")
     return value
+
+
+def _text(text: str) -> str:
+    # A default in its place would be of another directory, or without the file.
+    if not text:
+        raise ValueError("is empty: leave it out, or say what it is")
+    if "\0" in text:
+        raise ValueError(f"{text!r} has a NUL in it")
+    return text
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -109,17 +116,24 @@ def parse_cluster(text: str) -> dict[int, str]:
     return cluster
 
 
+def _variable(name: str) -> str:
+    """What an option is called in the environment."""
+    return "KVDB_" + name.upper().replace("-", "_")
+
+
 def _environment(name: str) -> str | None:
     """What the environment says of an option."""
-    return os.environ.get("KVDB_" + name.upper().replace("-", "_"))
+    return os.environ.get(_variable(name))
 
 
-def _is_yes(name: str, said: str) -> bool:
-    word = said.lower()
-    if word not in (*_YES, *_NO):
-        variable = "KVDB_" + name.upper().replace("-", "_")
-        raise usage.UsageError(f"{variable}: {said!r} is neither true nor false")
-    return word in _YES
+def _flag(name: str) -> bool | None:
+    """What the environment says of an option that takes no value."""
+    said = _environment(name)
+    if said is None:
+        return None
+    if said.lower() not in (*_YES, *_NO):
+        raise usage.UsageError(f"{_variable(name)}: {said!r} is not true or false")
+    return said.lower() in _YES
 
 
 def _coerce(name: str, parse: Callable[[str], Any], text: str) -> Any:
@@ -129,8 +143,17 @@ def _coerce(name: str, parse: Callable[[str], Any], text: str) -> Any:
         raise usage.UsageError(f"--{name}: {error}") from None
 
 
+def _check_variable(name: str, check: Callable[[str], object], value: str) -> None:
+    """@raise usage.UsageError: it is wrong, with the variable's name."""
+    try:
+        check(value)
+    except usage.UsageError as error:
+        why = str(error).removeprefix(f"--{name}: ")
+        raise usage.UsageError(f"{_variable(name)}: {why}") from None
+
+
 def _option(
-    name: str, default: str | None, doc: str, parse: Callable[[str], Any] = str
+    name: str, default: str | None, doc: str, parse: Callable[[str], Any] = _text
 ) -> list[Any]:
     return [name, None, default, doc, partial(_coerce, name, parse)]
 
@@ -206,7 +229,9 @@ class Options(usage.Options):
         _option("peer-cert-file", None, "Among members: this one's certificate."),
         _option("peer-key-file", None, "Among members: this one's private key."),
         _option("peer-trusted-ca-file", None, "The CA of members' certificates."),
-        _option("access-file", None, "Who may do what (TOML).  [default: everything]"),
+        _option(
+            "access-file", None, "Who may do what (TOML or JSON).  [default: anything]"
+        ),
         _option(
             "max-connections",
             str(MAX_CONNECTIONS),
@@ -235,15 +260,17 @@ class Options(usage.Options):
         typed = list(options or [])
         told = self._told_by_file(typed)
         first = []
-        for name, _, default, *_ in self.optParameters:
+        for name, _, default, _, check in self.optParameters:
             value = _environment(name)
             if value is None:
                 value = told.get(name, default)
+            else:
+                _check_variable(name, check, value)
             if value is not None:
                 first.append(f"--{name}={value}")
         for name in (str(flag[0]) for flag in self.optFlags):
-            said = _environment(name)
-            if told.get(name, False) if said is None else _is_yes(name, said):
+            said = _flag(name)
+            if told.get(name, False) if said is None else said:
                 first.append(f"--{name}")
         super().parseOptions([*first, *typed])
 

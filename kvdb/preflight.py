@@ -63,8 +63,8 @@ def check(settings: Settings) -> None:
             f" {settings.peer_url}: clients and peers need one each"
         )
     _check_port(peer_host, peer_port, f"the peer URL {settings.peer_url} in --cluster")
-    if settings.port:
-        _check_port(settings.host, settings.port, f"--port {settings.port}")
+    what = f"--port {settings.port} of --host {settings.host}"
+    _check_port(settings.host, settings.port, what)
 
 
 def _check_files(settings: Settings) -> None:
@@ -103,8 +103,9 @@ def _check_lock(directory: Path) -> None:
 def _check_port(host: str, port: int, what: str) -> None:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise Refused(f"{what}: {host} is not known ({error.strerror})") from error
+    except (OSError, UnicodeError) as error:  # the latter: a name that can be none
+        reason = getattr(error, "strerror", None) or "that is no host's name"
+        raise Refused(f"{what}: {host} is not known ({reason})") from error
     family, kind, number, _, address = found[0]
     with socket.socket(family, kind, number) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -144,6 +144,9 @@ class BadConfigTests(Case):
             (b"host = '\n\xff'", ", line 2", "is not UTF-8"),
             (b"#" * (MAX_CONFIG_BYTES + 1), "", "is longer than 1048576 bytes"),
             ("id = " + "[" * 100_000, "", "is not TOML: "),
+            ("id = " + "9" * 5000, "", "is not TOML: "),
+            ("data-dir = ''", ", line 1", "data-dir: is empty"),
+            (r'data-dir = "a\u0000"', ", line 1", r"data-dir: 'a\x00' has a NUL"),
         ):
             error = self.assertRaises(UsageError, self.options, content)
             self.assertIn(f"--config: {self.path}{place}: {text}", str(error))

@@ -21,6 +21,9 @@ from tests.end_to_end.cluster import Process, ask, local_cluster, until
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SELECTOR = re.compile(r"((?:kvdb|process|python)_\w+)(?:\{([^}]*)\})?")
 GROUPING = re.compile(r"by \(([^)]*)\)")
+MOST_EXPOSED = 16
+"""In tenths: the network, its sockets and code that TLS makes are needed."""
+
 ADDED = {"job", "instance", "le"}
 """Labels that Prometheus adds, or a histogram has."""
 
@@ -109,6 +112,16 @@ def test_the_alerts_as_prometheus_takes_them(words: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("where", ["dashboard", "alerts"])
+def test_each_function_is_of_the_right_kind(where: str) -> None:
+    """Counters are counted from where they began; a gauge that falls only fell."""
+    for query in expressions()[where]:
+        for name in re.findall(r"\b(?:rate|increase)\((\w+)", query):
+            assert re.search(r"_(total|bucket|count)$", name), query
+        for name in re.findall(r"\bderiv\((\w+)", query):
+            assert not name.endswith("_total"), query
+
+
 def test_panels_have_their_places() -> None:
     panels = json.loads((EXAMPLES / "grafana-dashboard.json").read_text())["panels"]
     taken: set[tuple[int, int]] = set()
@@ -185,3 +198,18 @@ def test_the_unit_as_systemd_reads_it(tmp_path: Path) -> None:
     )
     complaints = [line for line in done.stderr.splitlines() if "kvdb@" in line]
     assert not complaints
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+def test_the_unit_gives_little_to_whoever_breaks_in() -> None:
+    """As systemd judges it, of 10.0."""
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager"]
+    done = subprocess.run(
+        [*command, f"--threshold={MOST_EXPOSED}", "examples/kvdb@.service"],
+        cwd=EXAMPLES.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

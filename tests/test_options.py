@@ -55,19 +55,29 @@ class OptionsTests(SynchronousTestCase):
         told = settings()
         self.assertEqual((told.node_id, told.join), (3, True))
         self.assertEqual(settings("--id", "2").node_id, 2)
-        self._set("KVDB_PORT", "x")
-        self.addCleanup(self._set, "KVDB_PORT", None)
-        error = self.assertRaises(UsageError, settings)
-        self.assertIn("--port: 'x'", str(error))
 
-    def test_a_flag_in_the_environment_is_true_or_false(self) -> None:
-        self.addCleanup(self._set, "KVDB_JOIN", None)
-        for said, meant in (("TRUE", True), ("0", False), ("", False)):
-            self._set("KVDB_JOIN", said)
-            self.assertIs(settings().join, meant)
-        self._set("KVDB_JOIN", "on")
-        error = self.assertRaises(UsageError, settings)
-        self.assertEqual(str(error), "KVDB_JOIN: 'on' is neither true nor false")
+    def test_what_is_wrong_in_the_environment_is_named(self) -> None:
+        for name, value, text in (
+            ("KVDB_PORT", "x", "KVDB_PORT: 'x' is not a number"),
+            ("KVDB_PORT", "", "KVDB_PORT: '' is not a number"),
+            ("KVDB_CLUSTER", "a", "KVDB_CLUSTER: 'a' is not http://host:port"),
+            ("KVDB_ACCESS_FILE", "", "KVDB_ACCESS_FILE: is empty"),
+            ("KVDB_JOIN", "maybe", "KVDB_JOIN: 'maybe' is not true or false"),
+        ):
+            before = self._set(name, value)
+            error = self.assertRaises(UsageError, settings)
+            self._set(name, before)
+            self.assertTrue(str(error).startswith(text), str(error))
+
+    def test_the_environment_turns_flags_on_and_off(self) -> None:
+        self.addCleanup(self._set, "KVDB_JOIN", self._set("KVDB_JOIN", None))
+        for words, join in (
+            (("1", "true", "Yes", "on"), True),
+            (("", "0", "FALSE", "no", "off"), False),
+        ):
+            for word in words:
+                self._set("KVDB_JOIN", word)
+                self.assertIs(settings().join, join, word)
 
     @staticmethod
     def _set(name: str, value: str | None) -> str | None:
@@ -97,6 +107,9 @@ class OptionsTests(SynchronousTestCase):
             (["--request-timeout", "soon"], "--request-timeout: 'soon'"),
             (["--request-timeout", "0"], "--request-timeout: '0'"),
             (["--max-value-bytes", "999999999"], "--max-value-bytes"),
+            (["--data-dir", ""], "--data-dir: is empty"),
+            (["--host="], "--host: is empty"),
+            (["--access-file="], "--access-file: is empty"),
             (["--unknown"], "--unknown"),
             (["word"], "Wrong number of arguments"),
         ):

@@ -53,6 +53,9 @@ def run(directory: Path, *options: str) -> tuple[int, str]:
         (["--cluster", "http://127.0.0.1:1,http://127.0.0.1:1"], "have one URL"),
         (["--tick", "0"], "--tick:"),
         (["--wrong"], "option --wrong not recognized"),
+        (["--port", "0", "--host", "192.0.2.1"], "of --host 192.0.2.1: cannot"),
+        (["--host", "a..b"], "--host a..b: a..b is not known"),
+        (["--cluster", "http://a..b:1"], "in --cluster: a..b is not known"),
     ],
 )
 def test_wrong_options(tmp_path: Path, options: list[str], words: str) -> None:
