@@ -177,6 +177,14 @@ class Security(Service):
         """Of clients' URLs."""
         return "http" if self.tls is None else "https"
 
+    @property
+    def trusts_its_machine(self) -> bool:
+        """Whether all that keeps others out is that only this machine reaches the
+        clients' port: browsers on it are lent to pages from elsewhere."""
+        return (
+            self.guard is None and self.tls is None and is_loopback(self._settings.host)
+        )
+
     # Members.
 
     def for_members(self, url: str, factory: IProtocolFactory) -> IProtocolFactory:

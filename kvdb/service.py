@@ -311,15 +311,16 @@ class HTTPService(Service):
         node = self._node_service.node
         assert node is not None, "the node is there before its clients"
         settings = self._settings
+        security = self._security
         limits = RestSettings(
             max_key_bytes=settings.max_key_bytes,
             max_value_bytes=settings.max_value_bytes,
             max_connections=settings.max_connections,
+            local_only=security.trusts_its_machine,
         )
         peers = self._node_service.peers
         assert peers is not None, "the node has its connections"
         metrics = Metrics(node, peers)
-        security = self._security
         self.site = make_site(
             node, self._reactor, limits, metrics.exposition, security.guard
         )

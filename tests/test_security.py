@@ -93,6 +93,22 @@ def test_open_doors_are_named(machine: Machine) -> None:
     found.stopService()
 
 
+def test_what_keeps_pages_from_elsewhere_out(machine: Machine, tmp_path: Path) -> None:
+    """Certificates and secrets do; the loopback alone does not."""
+    machine.held.put("access", b"")
+    tls = put(machine, Authority(tmp_path))
+    for words, more, trusts in (
+        ([], {}, True),
+        (["--host", "localhost"], {}, True),
+        (["--host", "10.0.0.1"], {}, False),
+        ([], {"access_file": "access"}, False),
+        ([], {"tls": tls}, False),
+    ):
+        found = security(machine, *words, **more)
+        assert found.trusts_its_machine is trusts, (words, more)
+        found.stopService()
+
+
 def put(machine: Machine, authority: Authority, **dates: Any) -> TLSFiles:
     """Files for TLS, in memory."""
     pair = authority.issue("10.0.0.1", **dates)

@@ -188,6 +188,7 @@ async def test_answers_that_are_not_200(nodes: Nodes) -> None:
     assert (await ask("GET", 1, "/k?revision=1"))[:2] == (200, b"1")
     assert (await ask("GET", 1, "/k?unknown=1"))[0] == 400
     assert (await ask("PUT", 1, "/k", Origin="http://elsewhere"))[0] == 403
+    assert (await ask("GET", 1, "/k", Host="elsewhere"))[0] == 421
     assert (await ask("GET", 1, "/health"))[0] == 200
 
 

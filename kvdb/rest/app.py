@@ -31,6 +31,7 @@ from kvdb.rest.parsing import (
     KV_PREFIX,
     check_expect,
     check_host,
+    check_local,
     check_origin,
     check_query,
     is_reserved,
@@ -329,6 +330,8 @@ def answer(request: Request, handle: Handler) -> Deferred[bytes]:
         call = _call_of(request)
         check_expect(call.header("expect"))
         check_host(call.header("host"))
+        if request.local_only:  # type: ignore[attr-defined]
+            check_local(call.header("host"))
         check_origin(call.method, call.header("origin"), call.header("host"))
         guard: Guard | None = request.guard  # type: ignore[attr-defined]
         if guard is None:
@@ -341,11 +344,26 @@ def answer(request: Request, handle: Handler) -> Deferred[bytes]:
     return done.addErrback(answer_to).addCallback(partial(_deliver, request))
 
 
-def _call_of(request: Any) -> Call:
-    headers = {
-        name.decode("latin-1").lower(): values[-1].decode("latin-1")
-        for name, values in request.requestHeaders.getAllRawHeaders()
+_ONCE = frozenset(
+    {
+        "authorization",
+        "host",
+        "idempotency-key",
+        "if-match",
+        "last-event-id",
+        "origin",
     }
+)
+"""Headers of which two would leave it open which is meant."""
+
+
+def _call_of(request: Any) -> Call:
+    headers = {}
+    for raw, values in request.requestHeaders.getAllRawHeaders():
+        name = raw.decode("latin-1").lower()
+        if name in _ONCE and len(values) > 1:
+            raise Problem(400, f"the header {name} stands there {len(values)} times")
+        headers[name] = values[-1].decode("latin-1")
     body = request.content.read()
     query = request.uri.partition(b"?")[2]
     # Twisted's own reading drops a parameter without "=".

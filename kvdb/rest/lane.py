@@ -35,7 +35,7 @@ from kvdb.access.rules import Principal
 from kvdb.durations import Durations
 from kvdb.interfaces import Database
 from kvdb.rest.keys import content_type, written
-from kvdb.rest.parsing import check_host, is_reserved
+from kvdb.rest.parsing import check_host, check_local, is_reserved
 from kvdb.rest.problems import Answer, Problem, answer_to
 from kvdb.store.commands import Outcome, OutcomeStatus
 
@@ -85,10 +85,12 @@ _NAMES: Final = {b"etag": b"ETag"}
 _NOSNIFF: Final = b"X-Content-Type-Options: nosniff\r\n"
 
 
-def body_length(section: bytes) -> int:
+def body_length(section: bytes, local_only: bool = False) -> int:
     """
     How long the body is that follows a header section, or -1 if there is
     anything in it that the lane does not know.
+
+    @param local_only: see L{check_local<kvdb.rest.parsing.check_local>}.
     """
     if len(section) > MAX_HEAD_BYTES:
         return NOT_PLAIN
@@ -106,8 +108,11 @@ def body_length(section: bytes) -> int:
         return NOT_PLAIN
     if seen.pop(b"connection", b"keep-alive").lower() != b"keep-alive":
         return NOT_PLAIN
+    host = seen.pop(b"host", b"").decode()
     try:
-        check_host(seen.pop(b"host", b"").decode())
+        check_host(host)
+        if local_only:
+            check_local(host)
     except Problem:
         return NOT_PLAIN
     return int(length) if _HARMLESS.issuperset(seen) else NOT_PLAIN
@@ -153,6 +158,7 @@ class Lane:
     @ivar took: until plain requests were answered; one in L{MEASURED}.
     @ivar asked: requests that had to wait for an answer.
     @ivar guard: None where everybody may do everything.
+    @ivar local_only: see L{RestSettings<kvdb.rest.site.RestSettings>}.
     """
 
     database: Database
@@ -160,6 +166,7 @@ class Lane:
     max_key_bytes: int
     max_value_bytes: int
     guard: Guard | None = None
+    local_only: bool = False
     _lengths: dict[bytes, int] = field(factory=dict, repr=False)
     _principals: dict[bytes, Principal] = field(factory=dict, repr=False)
     _answers: list[tuple[Any, bytes]] | None = None
@@ -253,7 +260,7 @@ class Lane:
                 principal = self.guard.known(shown)
                 if principal is None:
                     return NOT_PLAIN  # yet
-        length = body_length(plain)
+        length = body_length(plain, self.local_only)
         if length != NOT_PLAIN:
             if len(self._lengths) >= MAX_LEARNED:
                 self.forget()

@@ -8,6 +8,7 @@ shorter way, reads them with these, so that all agree.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
@@ -30,6 +31,7 @@ MAX_DIGITS: Final = 19
 """What a number below 2^63 has at most."""
 
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+_HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]*)?")
 _ETAG = re.compile(r'\s*(W/)?"([^"]*)"\s*')
 _NEVER = 2**64 - 1
 _CHANGING = frozenset({b"PUT", b"POST", b"DELETE", b"PATCH"})
@@ -208,6 +210,36 @@ def check_host(host: str | None) -> None:
     """Refuse a Host that is none (RFC 9112, section 3.2)."""
     if host is not None and not _HOST.fullmatch(host.strip()):
         raise Problem(400, "the Host header holds no host")
+
+
+def is_literal(host: str) -> bool:
+    """Whether C{host}, without a port, is an address and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def check_local(host: str | None) -> None:
+    """
+    Refuse a Host that is a name of another machine.  A page whose name has been
+    pointed at this one sends its own (DNS rebinding), and its browser takes what
+    is here for that site's; no address and no C{localhost} (RFC 6761, section
+    6.3) can be pointed elsewhere.
+    """
+    bare = (host or "").strip()
+    if not bare:
+        return  # no browser
+    match = _HOST_AND_PORT.fullmatch(bare)
+    name = "" if match is None else (match[1] or match[2]).lower().removesuffix(".")
+    if not (is_literal(name) or name == "localhost" or name.endswith(".localhost")):
+        raise Problem(
+            421,
+            f"this server is for its own machine only, and not for {bare[:253]!r}",
+            "Ask it as localhost, or by its address; other names are taken with"
+            " --access-file.",
+        )
 
 
 def check_origin(method: bytes, origin: str | None, host: str | None) -> None:

@@ -91,6 +91,8 @@ class RestSettings:
 
     @ivar fast_lane: whether plain requests take it; the answers are the same.
     @ivar max_connections: with one more, it is turned away.
+    @ivar local_only: only this machine reaches it, and nobody is asked who they
+        are: requests that name another machine are refused.
     """
 
     max_key_bytes: int = MAX_KEY_BYTES
@@ -98,6 +100,7 @@ class RestSettings:
     idle_seconds: int = IDLE_SECONDS
     fast_lane: bool = True
     max_connections: int = MAX_CONNECTIONS
+    local_only: bool = False
 
 
 class BoundedRequest(server.Request):
@@ -107,6 +110,7 @@ class BoundedRequest(server.Request):
     transport: Any
     max_body = MAX_VALUE_BYTES
     guard: Guard | None = None
+    local_only = False
     received = 0
     _claimed: int | None = None
 
@@ -325,6 +329,7 @@ def make_site(
     class Request(BoundedRequest):
         max_body = settings.max_value_bytes
         guard = guard_
+        local_only = settings.local_only
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -333,7 +338,9 @@ def make_site(
     lane = None
     if settings.fast_lane:
         longest_key, longest_value = settings.max_key_bytes, settings.max_value_bytes
-        lane = Lane(database, clock, longest_key, longest_value, guard_)
+        lane = Lane(
+            database, clock, longest_key, longest_value, guard_, settings.local_only
+        )
     return Site(
         lane,
         settings.max_connections,

@@ -49,6 +49,12 @@ HANDSHAKE_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 15.0
 """How long the other side may take to agree that a connection is over."""
 
+MAX_SHOWN_NAMES: Final = 10
+"""Of how many names of a certificate it is said that it is valid for them."""
+
+MAX_SHOWN_BYTES: Final = 255
+"""How much is said of each: as long as a host name may be (RFC 1035, 2.3.4)."""
+
 _TLS_RECORD: Final = b"\x16"
 """What a TLS connection begins with: a record of the handshake (RFC 8446, 5.1)."""
 
@@ -74,8 +80,10 @@ def names_of(certificate: crypto.X509) -> str:
     names = []
     for entry in patterns:
         pattern: Any = getattr(entry, "pattern", "")
-        names.append(pattern.decode() if isinstance(pattern, bytes) else str(pattern))
-    return ", ".join(names[:10]) or "no host"
+        name = pattern if isinstance(pattern, bytes) else str(pattern).encode()
+        # Whoever made it wrote what they liked, and it is read in logs.
+        names.append(repr(name[:MAX_SHOWN_BYTES])[2:-1])
+    return ", ".join(names[:MAX_SHOWN_NAMES]) or "no host"
 
 
 class Secured(TLSMemoryBIOProtocol):

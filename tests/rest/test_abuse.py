@@ -245,3 +245,69 @@ class Floods(SynchronousTestCase):
         self.assertIn("192.168.1.1 speaks TLS to the clients' port", text)
         self.assertIn("--cert-file", text)
         self.assertIsInstance(talk.transport, StringTransport)
+
+
+class OtherNames(SynchronousTestCase):
+    """
+    A page whose site's name was pointed at this machine (DNS rebinding): its
+    browser takes the server for that site's own, and sends its name as C{Host}.
+    """
+
+    def setUp(self) -> None:
+        self.server = Server(RestSettings(local_only=True))
+
+    def ask(self, method: str, host: str | None, *more: str) -> int:
+        lines = [f"{method} /k HTTP/1.1", *more]
+        if host is not None:
+            lines.insert(1, f"Host: {host}")
+        talk = self.server.connect()
+        body = "v" if method == "PUT" else ""
+        head = "\r\n".join([*lines, f"Content-Length: {len(body)}"])
+        talk.say(f"{head}\r\n\r\n{body}".encode())
+        [reply] = talk.replies()
+        return reply.status
+
+    def test_the_name_of_another_site_gets_nothing(self) -> None:
+        for host in (
+            "evil.example",
+            "evil.example:12380",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example:80",
+            "evillocalhost",
+            "127.1",
+            "2130706433",
+            "[evil]",
+            "[::1].evil.example",
+        ):
+            for _ in range(2):  # before and after the lane has learned
+                self.assertEqual(self.ask("PUT", host), 421, host)
+                self.assertEqual(self.ask("GET", host), 421, host)
+            origin = f"Origin: http://{host}"
+            self.assertEqual(self.ask("DELETE", host, origin), 421, host)
+        self.assertEqual(self.server.database.outcomes, [])
+        reply = self.server.ask("GET", "/_/status")
+        self.assertIn("--access-file", json.loads(reply.body)["hint"])
+
+    def test_this_machine_by_any_name_of_its_own(self) -> None:
+        for host in (
+            "127.0.0.1:12380",
+            "127.0.0.2",
+            "[::1]:12380",
+            "localhost",
+            "LocalHost:12380",
+            "localhost.",
+            "node1.localhost:1",
+            "192.0.2.7",
+            "",
+            None,
+        ):
+            for _ in range(2):
+                self.assertEqual(self.ask("PUT", host), 204, host)
+                self.assertEqual(self.ask("GET", host), 200, host)
+
+    def test_where_it_is_asked_who_one_is_any_name_will_do(self) -> None:
+        self.server = Server()
+        self.assertEqual(self.ask("GET", "db1.example.org"), 404)
+
+
+OtherNamesTheLongWay = the_long_way(OtherNames)

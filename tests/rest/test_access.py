@@ -259,7 +259,6 @@ class OnOneConnection(SynchronousTestCase):
         for _ in range(2):
             self.assertEqual(self.say("GET /app/k", reader), 404)
         for more in (
-            [reader, "Authorization: " + basic("wrong", "x")],
             ["X-Authorization: x"],
             ["Authorization:"],
             ["Authorization: " + basic("reader", "other")],
@@ -267,6 +266,23 @@ class OnOneConnection(SynchronousTestCase):
         ):
             for _ in range(2):
                 self.assertEqual(self.say("GET /app/k", *more), 401, more)
+
+    def test_two_of_what_there_is_one_of(self) -> None:
+        """Whatever stands before the server may have looked at the other one."""
+        reader = "Authorization: " + basic("reader", "reader")
+        for more in (
+            [reader, "Authorization: " + basic("wrong", "x")],
+            ["authorization: " + basic("wrong", "x"), reader],
+            [reader, reader],
+            [reader, "Host: n"],
+            [reader, "Origin: http://evil", "Origin: http://n"],
+            [reader, 'If-Match: "1"', 'If-Match: "2"'],
+            [reader, "Idempotency-Key: 1", "Idempotency-Key: 2"],
+        ):
+            for line in ("GET /app/k", "GET /_/status"):
+                self.assertEqual(self.say(line, *more), 400, more)
+        more = ["Accept: */*", "Accept: text/plain", reader]
+        self.assertEqual(self.say("GET /app/k", *more), 404)
 
     def test_who_is_anonymous_may_take_it_too(self) -> None:
         for _ in range(2):

@@ -334,3 +334,18 @@ def test_addresses_that_cannot_be_names(authority: Authority) -> None:
     certificate: Any = SSL.Connection(found.value.server, None).get_certificate()
     for host in ("", ".", "a_b", "a..b", "-"):
         assert not valid_for(certificate, host)
+
+
+def test_what_a_stranger_writes_into_a_certificate_is_no_log(
+    authority: Authority, stranger: Authority
+) -> None:
+    """Not a line of its own, no command to a terminal, and not without end."""
+    listening = Listening(material(authority.issue(HOST), authority), auth=True)
+    server = listening.accept()
+    pair = stranger.issue("a\n[kvdb] all is well\x1b[2J", *["b" * 9000] * 2)
+    client = dialled(material(pair, authority), HOST, Clock())
+    carry(client, server)
+    assert "is not signed by the CA" in listening.said
+    assert "a\\n[kvdb] all is well\\x1b[2j, bbb" in listening.said
+    assert listening.said.isprintable()
+    assert len(listening.said) < 2000
