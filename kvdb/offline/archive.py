@@ -17,7 +17,9 @@ from kvdb.store.backup import BackupHeader, BackupReader, BadBackup
 from kvdb.store.commands import Member
 from kvdb.store.encoding import decode_conf_state, decode_member
 from kvdb.store.engine import Pair
+from kvdb.store.memory import MemoryEngines
 from kvdb.store.snapshot import BadSnapshot, SnapshotReader
+from kvdb.store.store import Store
 
 FIRST_KEY: Final = b"i"
 END_KEY: Final = b"s"
@@ -96,9 +98,12 @@ class _Gathered:
     members: list[Member] = field(factory=list)
     learners: Sequence[int] = ()
     outcomes: int = 0
+    _state: dict[bytes, bytes | None] = field(factory=dict)
 
     def add(self, pairs: Iterable[Pair]) -> None:
         for key, value in pairs:
+            if key.startswith(b"m"):
+                self._state[key] = value
             if key.startswith(b"n"):
                 self.members.append(decode_member(value))
             elif key.startswith(b"i"):
@@ -111,12 +116,39 @@ class _Gathered:
         learners = self.learners
         return [evolve(one, learner=one.id in learners) for one in self.members]
 
+    def check(self, header: BackupHeader) -> None:
+        """
+        Whether the store says of itself what C{header} says of it.
+
+        @raise BadBackup: it says something else.
+        @raise UnknownFormat: a later release wrote it.
+        """
+        engines = MemoryEngines()
+        engines.open().write(self._state)
+        try:
+            store = Store.open(engines)
+        except (struct.error, ValueError) as error:
+            raise BadBackup(f"the store in the backup is none: {error}") from error
+        for what, says, holds in (
+            ("cluster", f"{header.cluster_id:016x}", f"{store.cluster_id:016x}"),
+            ("index", header.applied_index, store.applied_index),
+            ("term", header.applied_term, store.applied_term),
+            ("revision", header.revision, store.revision),
+            ("compacted revision", header.compacted_revision, store.compacted_revision),
+        ):
+            if says != holds:
+                raise BadBackup(
+                    f"the backup says that it is of {what} {says}, and holds {what}"
+                    f" {holds}"
+                )
+
 
 def verify(path: str, progress: Progress) -> Contents:
     """
     Read a backup through.
 
     @raise BadBackup: it is not what was written, or not all of it.
+    @raise UnknownFormat: a later release wrote the store in it.
     """
     return read_through(path, lambda pairs: None, progress)
 
@@ -145,6 +177,7 @@ def read_through(
     header = reader.finish()
     if not snapshot.whole:
         raise BadBackup("the snapshot in the backup breaks off before its end")
+    gathered.check(header)
     return Contents(
         header,
         digest.keys,

@@ -298,28 +298,23 @@ def recover(
             " are added to it once it serves"
         )
     to = target or os.path.normpath(data_dir) + "-recovered"
-    found = recovering.survey(data_dir)
-    own = found.identity
-    note(f"{data_dir} is of member {own.node_id} of cluster {own.cluster_id:016x}")
-    note(f"its store is at revision {found.revision}, its log ends at {found.last}")
-    if found.newest_ms is not None:
-        note(f"the newest write in its log was asked for at {utc(found.newest_ms)}")
-    for text in found.warnings():
-        note(f"WARNING: {text}")
-    if not yes and not _confirmed(to):
-        note("nothing was done")
-        return NO
-    with bar("recovering", None) as progress:
-        made = recovering.recover(
-            real_disk(),
-            data_dir,
-            to,
-            node,
-            cluster[node],
-            progress,
-            revision_step=revision_step,
-            discard_uncommitted=discard_uncommitted,
-        )
+    # Kept from nodes until it is done: what is made is what the warnings were about.
+    with recovering.opened(data_dir) as survivor:
+        _tell(data_dir, survivor.survey)
+        if not yes and not _confirmed(to):
+            note("nothing was done")
+            return NO
+        with bar("recovering", None) as progress:
+            made = recovering.recover(
+                real_disk(),
+                survivor,
+                to,
+                node,
+                cluster[node],
+                progress,
+                revision_step=revision_step,
+                discard_uncommitted=discard_uncommitted,
+            )
     answer(
         {
             "data_dir": to,
@@ -332,6 +327,16 @@ def recover(
         _is_json(as_json),
     )
     return DONE
+
+
+def _tell(directory: str, found: recovering.Survey) -> None:
+    own = found.identity
+    note(f"{directory} is of member {own.node_id} of cluster {own.cluster_id:016x}")
+    note(f"its store is at revision {found.revision}, its log ends at {found.last}")
+    if found.newest_ms is not None:
+        note(f"the newest write in its log was asked for at {utc(found.newest_ms)}")
+    for text in found.warnings():
+        note(f"WARNING: {text}")
 
 
 def _confirmed(target: str) -> bool:

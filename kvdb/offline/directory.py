@@ -23,8 +23,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from kvdb.node.replica import open_replica
-from kvdb.offline.files import Untouched, real_filesystem
-from kvdb.storage.filesystem import FileSystem, Lock
+from kvdb.offline.files import SharedLock, Untouched, real_filesystem
+from kvdb.storage.filesystem import DirectoryInUse, FileSystem, hold_lock
 from kvdb.storage.log import Identity, Log
 from kvdb.store.engine import Engine, EngineError, Engines
 from kvdb.store.rocks import RocksEngines, RocksReader, current_engine
@@ -88,21 +88,42 @@ class OneEngine:
         """Nor thrown away."""
 
 
+@frozen(slots=True)
+class Held:
+    """A data directory that is kept from every node."""
+
+    directory: str
+    _lock: SharedLock
+
+    def check(self) -> None:
+        """
+        @raise DirectoryInUse: it had no lock, and a node was started in it since.
+        """
+        # Made here it would have kept nodes out; but nothing here may be changed.
+        if not self._lock.held and os.path.exists(self._lock.path):
+            raise DirectoryInUse(
+                f"a node was started in {self.directory} meanwhile, and what was read"
+                " may be of two minds: stop the node first"
+            )
+
+
 @contextmanager
-def held(directory: str) -> Iterator[None]:
+def held(directory: str) -> Iterator[Held]:
     """
     A data directory, kept from every node meanwhile.
 
-    @raise DirectoryInUse: a node has it.
+    @raise DirectoryInUse: a node has it, or, where there was no lock, had it.
     @raise Unusable: it is none.
     """
     if not os.path.isdir(f"{directory}/log"):
         raise Unusable(
             f"{directory} is no data directory of kvdb: there is no {directory}/log"
         )
-    lock: Lock = Untouched().lock(f"{directory}/log/lock")
+    lock = Untouched().lock(f"{directory}/log/lock")
     try:
-        yield
+        kept = Held(directory, lock)
+        yield kept
+        kept.check()
     finally:
         lock.release()
 
@@ -180,6 +201,7 @@ def new_directory(filesystem: FileSystem, directory: str) -> Iterator[str]:
     A directory in the making: the name under which it is made.  It gets its own
     name at the end, when it is durable; what fails leaves nothing.
 
+    @raise DirectoryInUse: what is there under the name for the time is used.
     @raise Unusable: there is something already.
     """
     path = os.path.realpath(directory)
@@ -196,7 +218,7 @@ def new_directory(filesystem: FileSystem, directory: str) -> Iterator[str]:
             " since a new one is made beside it and renamed when it is whole"
         )
     made = path + UNFINISHED
-    if os.path.lexists(made) and not os.path.isdir(made):
+    if os.path.lexists(made) and (os.path.islink(made) or not os.path.isdir(made)):
         raise Unusable(f"{made} is in the way: remove it")
     filesystem.make_directory(made)
     with _working_in(made):
@@ -213,23 +235,35 @@ def new_directory(filesystem: FileSystem, directory: str) -> Iterator[str]:
 @contextmanager
 def _working_in(made: str) -> Iterator[None]:
     """Have C{made} alone, and empty: nothing in it is touched before it is ours."""
-    fd = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    taken = Unusable(f"{made} is being made by another process")
+    # The other run may give it its own name, or remove it, before it is locked here.
+    try:
+        fd = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise taken from None
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Another run may have given it its own name before it was locked here.
-            if not os.path.samestat(os.fstat(fd), os.stat(made)):
-                raise BlockingIOError
+            is_ours = os.path.samestat(os.fstat(fd), os.stat(made))
         except (BlockingIOError, FileNotFoundError):
-            raise Unusable(f"{made} is being made by another process") from None
-        left = os.listdir(made)
-        if not OWN_NAMES.issuperset(left):
-            raise Unusable(f"{made} is in the way: remove it")
-        for name in left:  # by another run, which was killed
-            shutil.rmtree(f"{made}/{name}")
+            is_ours = False
+        if not is_ours:
+            raise taken
+        _remove_unfinished(made)
         yield
     finally:
         os.close(fd)
+
+
+def _remove_unfinished(made: str) -> None:
+    """What another run left, which was killed."""
+    left = os.listdir(made)
+    if not OWN_NAMES.issuperset(left):
+        raise Unusable(f"{made} is in the way: remove it")
+    if os.path.exists(f"{made}/log/lock"):
+        hold_lock(f"{made}/log/lock").release()
+    for name in left:
+        shutil.rmtree(f"{made}/{name}")
 
 
 def _sync_tree(filesystem: FileSystem, directory: str) -> None:

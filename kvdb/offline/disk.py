@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from attrs import frozen
 
-from kvdb.storage.filesystem import FileSystem
+from kvdb.storage.filesystem import File, FileSystem
 
 SECONDS: Final = 3.0
 """For how long it is measured."""
@@ -30,7 +31,9 @@ FILE_BYTES: Final = 16 << 20
 MIN_SYNCS: Final = 20
 """At least so many, however long they take."""
 
-NAME: Final = "kvdb-check-disk.new"
+NAME: Final = "kvdb-check-disk-"
+"""What the directory that is made for it begins with: nothing that is there already
+may be written to."""
 
 ELECTION_SHARE: Final = 2
 """The longest sync may take an election timeout, divided by this."""
@@ -74,26 +77,35 @@ def measure(
     @param progress: told how many seconds have passed.
     @raise DiskFull, OSError: it cannot be written there.
     """
-    path = os.path.join(directory, NAME)
-    file = filesystem.open(path)
+    with tempfile.TemporaryDirectory(prefix=NAME, dir=directory) as own:
+        file = filesystem.open(os.path.join(own, "file"))
+        try:
+            return Latencies.of(_took(file, clock, progress, seconds))
+        finally:
+            file.close()
+
+
+def _took(
+    file: File,
+    clock: Callable[[], float],
+    progress: Callable[[float], None],
+    seconds: float,
+) -> list[float]:
+    """Seconds of each sync."""
     took: list[float] = []
-    try:
-        file.allocate(FILE_BYTES)
+    file.allocate(FILE_BYTES)
+    file.sync()
+    data = os.urandom(WRITE_BYTES)  # what compresses would tell of another disk
+    began = clock()
+    offset = 0
+    while len(took) < MIN_SYNCS or clock() - began < seconds:
+        before = clock()
+        file.write(offset, data)
         file.sync()
-        data = os.urandom(WRITE_BYTES)  # what compresses would tell of another disk
-        began = clock()
-        offset = 0
-        while len(took) < MIN_SYNCS or clock() - began < seconds:
-            before = clock()
-            file.write(offset, data)
-            file.sync()
-            took.append(clock() - before)
-            offset = (offset + WRITE_BYTES) % FILE_BYTES
-            progress(clock() - began)
-    finally:
-        file.close()
-        filesystem.remove(path)
-    return Latencies.of(took)
+        took.append(clock() - before)
+        offset = (offset + WRITE_BYTES) % FILE_BYTES
+        progress(clock() - began)
+    return took
 
 
 def complaints(found: Latencies, heartbeat: float, election: float) -> list[str]:

@@ -89,9 +89,17 @@ class UntouchedFile:
 
 @define(slots=True, eq=False)
 class SharedLock:
-    """A lock that was held already, or that there is no need for."""
+    """
+    A lock that several tools have together; or, where its file is missing, none.
+    """
 
+    path: str
     _fd: int | None
+
+    @property
+    def held(self) -> bool:
+        """Whether it keeps a node out."""
+        return self._fd is not None
 
     def release(self) -> None:
         """See L{Lock<kvdb.storage.filesystem.Lock>}."""
@@ -143,7 +151,7 @@ class Untouched:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return SharedLock(None)
+            return SharedLock(path, None)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -152,4 +160,4 @@ class Untouched:
                 f"{os.path.dirname(os.path.dirname(path))} is in use: stop the node"
                 " first"
             ) from None
-        return SharedLock(fd)
+        return SharedLock(path, fd)

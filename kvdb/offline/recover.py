@@ -14,6 +14,7 @@ such an emergency they are kept, as most of them were committed, and acknowledge
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from attrs import frozen
@@ -22,10 +23,13 @@ from kvdb.node.replica import Replica
 from kvdb.offline.archive import END_KEY, FIRST_KEY, ContentDigest
 from kvdb.offline.directory import (
     Disk,
+    Held,
     Progress,
     Unusable,
+    held,
     new_directory,
-    read_directory,
+    read_log,
+    read_store,
     write_log,
 )
 from kvdb.offline.restore import REVISION_STEP, moved_on, write_pairs
@@ -124,16 +128,35 @@ class Recovered:
     digest: str
 
 
-def survey(directory: str) -> Survey:
+@frozen(slots=True, eq=False)
+class Survivor:
     """
-    What a member has.
+    A member's directory, kept from every node since it was looked at: what is made
+    of it is what was told of it.
+    """
+
+    survey: Survey
+    kept: Held
+    log: Log
+    store: Store
+
+
+@contextmanager
+def opened(directory: str) -> Iterator[Survivor]:
+    """
+    What is left of a member.
 
     @raise CorruptLog, EngineError: it cannot be read.
     @raise DirectoryInUse: the member runs.
     @raise Unusable: there is no member's data.
     """
-    with read_directory(directory) as (log, store):
-        return _survey(log, store, _identity(directory, log))
+    with (
+        held(directory) as kept,
+        read_log(directory) as log,
+        read_store(directory) as store,
+    ):
+        found = _survey(log, store, _identity(directory, log))
+        yield Survivor(found, kept, log, store)
 
 
 def _identity(directory: str, log: Log) -> Identity:
@@ -189,7 +212,7 @@ def _newest_ms(log: Log) -> int | None:
 
 def recover(
     disk: Disk,
-    directory: str,
+    survivor: Survivor,
     target: str,
     node_id: int,
     url: str,
@@ -200,16 +223,14 @@ def recover(
 ) -> Recovered:
     """
     Make in C{target} the data directory of member C{node_id}, alone in a new
-    cluster, of what the member in C{directory} has.
+    cluster, of what C{survivor} has.
 
     @raise CorruptLog, EngineError: that cannot be read.
+    @raise DirectoryInUse: it has no lock, and a node was started in it meanwhile.
     @raise Unusable: there is something in C{target}.
     """
-    with (
-        read_directory(directory) as (log, source),
-        new_directory(disk.filesystem, target) as made,
-    ):
-        found = _survey(log, source, _identity(directory, log))
+    found, log, source = survivor.survey, survivor.log, survivor.store
+    with new_directory(disk.filesystem, target) as made:
         engines = disk.engines(f"{made}/store")
         engine = engines.open()
         try:
@@ -234,6 +255,7 @@ def recover(
                 digest.add(pairs)
         finally:
             store.close()
+        survivor.kept.check()
     applied = until - found.applied
     return Recovered(cluster_id, revision, applied, digest.keys, digest.text())
 

@@ -111,11 +111,6 @@ def restore(
         except (struct.error, ValueError) as error:
             raise BadBackup(f"the store in the backup is none: {error}") from error
         try:
-            if store.revision != contents.header.revision:
-                raise BadBackup(
-                    f"the backup says that it is of revision {contents.header.revision}"
-                    f", and holds revision {store.revision}"
-                )
             cluster_id = cluster.cluster_id(contents.sha256)
             revision = moved_on(store.revision, cluster.revision_step)
             store.begin_anew(cluster_id, cluster.founders(), revision)

@@ -91,14 +91,21 @@ def decode_header(data: bytes) -> BackupHeader:
     if len(data) < HEADER_BYTES or not data.startswith(MAGIC):
         raise BadBackup("this is no backup: it does not begin as one")
     _, version, *numbers = _HEADER.unpack_from(data)
-    if version > FORMAT_VERSION:
+    (checksum,) = _CRC.unpack_from(data, _HEADER.size)
+    is_whole = checksum == crc32c(data[: _HEADER.size])
+    if not is_whole and version == FORMAT_VERSION:
+        raise BadBackup("the backup's first 62 bytes are not as they were written")
+    if not is_whole:
+        # A later format may have its checksum elsewhere.
+        raise BadBackup(
+            "the backup's first 62 bytes are not as they were written, unless it is"
+            f" of format {version}: this release of kvdb reads {FORMAT_VERSION}"
+        )
+    if version != FORMAT_VERSION:
         raise BadBackup(
             f"the backup has format {version}, this release of kvdb reads"
             f" {FORMAT_VERSION}: use a later release"
         )
-    (checksum,) = _CRC.unpack_from(data, _HEADER.size)
-    if checksum != crc32c(data[: _HEADER.size]):
-        raise BadBackup("the backup's first 62 bytes are not as they were written")
     cluster_id, index, term, revision, compacted, time_ms = numbers
     return BackupHeader(cluster_id, index, term, revision, compacted, time_ms)
 

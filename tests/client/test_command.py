@@ -385,6 +385,30 @@ def test_two_runs_do_not_write_one_snapshot(shell: Shell, tmp_path: Path) -> Non
     assert [one.name for one in tmp_path.iterdir()] == ["s.snap"]
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_run_that_ends_just_before_this_one_locks(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goes_on: bool
+) -> None:
+    """Its backup has its name by then, and is written to no more; a third run may
+    have begun in its place."""
+    put_script(shell.cluster, 1, stream(backup(b"x" * 3000)))
+    file, part = tmp_path / "s.snap", tmp_path / "s.snap.part"
+    part.write_bytes(b"of another run")
+    real = fcntl.flock
+
+    def lock(out: Any, how: int) -> None:
+        part.rename(file)
+        if goes_on:
+            part.write_bytes(b"of a third")
+        real(out, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    assert shell.run("snapshot", "save", str(file))[0] == 2
+    assert f"{part} is being written by another process" in shell.error
+    assert file.read_bytes() == b"of another run"
+    assert part.exists() == goes_on
+
+
 def test_a_snapshot_is_not_written_through_a_link(shell: Shell, tmp_path: Path) -> None:
     put_script(shell.cluster, 1, stream(backup(b"x" * 3000)))
     victim = tmp_path / "victim"

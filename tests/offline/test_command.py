@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from kvdb.offline import command, disk
 from kvdb.offline.command import tree
 from kvdb.offline.directory import UNFINISHED
-from kvdb.storage.filesystem import hold_lock
+from kvdb.storage.filesystem import DirectoryInUse, hold_lock
 from kvdb.store.commands import Put
 from tests.end_to_end.cluster import until
 from tests.offline.member import backup_bytes, make_member, some_commands
@@ -162,6 +162,8 @@ def test_recover_on_a_terminal(
 
     def confirm(text: str, *, err: bool) -> bool:
         asked.append(text)
+        with pytest.raises(DirectoryInUse):
+            hold_lock(str(member / "log" / "lock"))
         return agrees
 
     monkeypatch.setattr(command, "_is_asked", lambda: True)

@@ -38,11 +38,8 @@ class SlowDisk:
     def open(self, path: str) -> SlowFile:
         return SlowFile(self)
 
-    def remove(self, path: str) -> None:
-        self.done.append(("remove", path))
 
-
-def found(*milliseconds: float) -> Latencies:
+def found(directory: Path, *milliseconds: float) -> Latencies:
     """On a disk that takes these, one after the other, over and over."""
     once = [0.0, *(one / 1000 for one in milliseconds)]
 
@@ -52,11 +49,11 @@ def found(*milliseconds: float) -> Latencies:
             yield from once[1:]
 
     disk: Any = SlowDisk(all_of_them())
-    return measure(disk, "/d", lambda: disk.now, nothing, 2.0)
+    return measure(disk, str(directory), lambda: disk.now, nothing, 2.0)
 
 
-def test_figures() -> None:
-    latencies = found(1, 1, 1, 2)
+def test_figures(tmp_path: Path) -> None:
+    latencies = found(tmp_path, 1, 1, 1, 2)
     assert latencies.p50 == pytest.approx(0.001)
     assert latencies.p99 == pytest.approx(0.002)
     assert latencies.longest == pytest.approx(0.002)
@@ -67,8 +64,8 @@ def test_figures() -> None:
     assert (hundred.p50, hundred.p99, hundred.longest) == (0.5, 0.99, 1.0)
 
 
-def test_a_slow_disk_is_still_measured() -> None:
-    assert found(1000).syncs == MIN_SYNCS
+def test_a_slow_disk_is_still_measured(tmp_path: Path) -> None:
+    assert found(tmp_path, 1000).syncs == MIN_SYNCS
 
 
 @pytest.mark.parametrize(
@@ -115,9 +112,27 @@ def test_nothing_is_left_behind(
     assert os.listdir(tmp_path) == []
 
 
+def test_what_is_there_already_stays(tmp_path: Path) -> None:
+    """Whatever it is called, and whatever another run makes of its own."""
+    old = tmp_path / "kvdb-check-disk.new"
+    old.write_text("precious")
+    told: list[list[str]] = []
+    ticks = iter(range(10**6))
+    measure(
+        real_filesystem(),
+        str(tmp_path),
+        lambda: next(ticks) / 10,
+        lambda done: told.append(os.listdir(tmp_path)),
+        1.0,
+    )
+    assert old.read_text() == "precious"
+    assert len(told[0]) == 2
+    assert os.listdir(tmp_path) == [old.name]
+
+
 def test_what_it_takes_is_bounded(tmp_path: Path) -> None:
     disk: Any = SlowDisk(iter([0.0] + [0.0001] * 100_000))
-    measure(disk, "/d", lambda: disk.now, nothing, 5.0)
+    measure(disk, str(tmp_path), lambda: disk.now, nothing, 5.0)
     offsets = [one[1] for one in disk.done if one[0] == "write"]
     assert len(offsets) > FILE_BYTES // 4096
     assert max(offsets) < FILE_BYTES

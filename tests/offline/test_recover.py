@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kvdb.offline.directory import Unusable, read_directory, real_disk
-from kvdb.offline.recover import recover, survey
+from kvdb.offline.directory import Disk, Unusable, read_directory, real_disk
+from kvdb.offline.recover import Recovered, Survey, opened
+from kvdb.offline.recover import recover as recover_it
 from kvdb.raft.confchange import encode_conf_change
 from kvdb.raft.messages import (
     ConfChangeSingle,
@@ -32,6 +34,16 @@ from tests.store.entries import TIME_MS, entry
 
 URL = "http://127.0.0.1:9"
 STEP = 10**9
+
+
+def survey(directory: str) -> Survey:
+    with opened(directory) as survivor:
+        return survivor.survey
+
+
+def recover(disk: Disk, directory: str, *arguments: Any, **options: Any) -> Recovered:
+    with opened(directory) as survivor:
+        return recover_it(disk, survivor, *arguments, **options)
 
 
 @pytest.mark.parametrize("applied", [0, 1, 30, None])

@@ -13,6 +13,7 @@ import pytest
 from attrs import evolve
 
 from kvdb.offline import directory as directories
+from kvdb.offline.archive import verify
 from kvdb.offline.directory import (
     UNFINISHED,
     Disk,
@@ -254,15 +255,28 @@ def test_an_engine_that_fails(tmp_path: Path, backup: Path) -> None:
     assert os.listdir(tmp_path) == ["backup"]
 
 
-def test_a_backup_that_contradicts_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        (BackupHeader(CLUSTER_ID, 1, 1, 17, 0, 0), "of revision 17, .* revision 0"),
+        (BackupHeader(CLUSTER_ID, 1, 1, 0, 5, 0), "of compacted revision 5, .* 0"),
+        (BackupHeader(CLUSTER_ID, 9, 1, 0, 0, 0), "of index 9, .* index 1"),
+        (BackupHeader(CLUSTER_ID, 1, 9, 0, 0, 0), "of term 9, .* term 1"),
+        (BackupHeader(9, 1, 1, 0, 0, 0), "of cluster 0{15}9, .* cluster 0{9}1234567"),
+    ],
+)
+def test_a_backup_that_contradicts_itself(
+    tmp_path: Path, header: BackupHeader, why: str
+) -> None:
     """Its header and the store in it."""
     store = Store.open(MemoryEngines())
     store.bootstrap(CLUSTER_ID, MEMBERS)
-    header = BackupHeader(CLUSTER_ID, 1, 1, 17, 0, 0)
     path = tmp_path / "backup"
     with path.open("wb") as file:
         file.writelines(backup_pieces(header, store.open_snapshot().chunks()))
-    with pytest.raises(BadBackup, match="of revision 17, and holds revision 0"):
+    with pytest.raises(BadBackup, match=why):
+        verify(str(path), nothing)
+    with pytest.raises(BadBackup, match=why):
         restore(real_disk(), str(path), str(tmp_path / "1"), 1, NEW, nothing)
     assert os.listdir(tmp_path) == ["backup"]
 

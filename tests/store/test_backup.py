@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from google_crc32c import value as crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -82,7 +83,7 @@ class BackupTests(SynchronousTestCase):
         second = HEADER_BYTES + 8 + 3
         for place, text in (
             (1, "this is no backup"),
-            (9, "format 257"),
+            (9, "first 62 bytes are not as they were written, unless"),
             (20, "first 62 bytes"),
             (second, f"the chunk at byte {second} has a wrong length"),
             (second + 9, f"the chunk at byte {second} is not as it was written"),
@@ -98,6 +99,12 @@ class BackupTests(SynchronousTestCase):
         with self.assertRaises(BadBackup) as caught:
             read(whole[:-1], [])
         self.assertIn(f"breaks off after {len(whole) - 1} bytes", str(caught.exception))
+
+    def test_a_later_format_is_told_from_a_harmed_one(self) -> None:
+        fixed = b"kvdbbkup\0\x02" + bytes(48)
+        later = fixed + crc32c(fixed).to_bytes(4, "big")
+        with self.assertRaisesRegex(BadBackup, "has format 2, .*use a later release"):
+            read(later, [])
 
     def test_the_layout_is_as_documented(self) -> None:
         header = encode_header(BackupHeader(1, 2, 3, 4, 5, 6))

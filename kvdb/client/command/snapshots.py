@@ -99,7 +99,7 @@ def _taken(part: Path) -> BinaryIO:
             raise BlockingIOError
         os.fchmod(out.fileno(), 0o600)
         out.truncate(0)
-    except BlockingIOError:
+    except (BlockingIOError, FileNotFoundError):
         out.close()
         raise click.ClickException(
             f"{part} is being written by another process: wait for it, or name"
