@@ -14,7 +14,7 @@ import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from attrs import frozen
@@ -220,16 +220,21 @@ def new_directory(filesystem: FileSystem, directory: str) -> Iterator[str]:
     made = path + UNFINISHED
     if os.path.lexists(made) and (os.path.islink(made) or not os.path.isdir(made)):
         raise Unusable(f"{made} is in the way: remove it")
-    filesystem.make_directory(made)
-    with _working_in(made):
-        try:
-            yield made
-            _sync_tree(filesystem, made)
-            filesystem.rename(made, path)
-            filesystem.sync_directory(above)
-        except BaseException:
-            shutil.rmtree(made, ignore_errors=True)
-            raise
+    try:
+        filesystem.make_directory(made)
+        with _working_in(made):
+            try:
+                yield made
+                _sync_tree(filesystem, made)
+                filesystem.rename(made, path)
+                filesystem.sync_directory(above)
+            except BaseException:
+                shutil.rmtree(made, ignore_errors=True)
+                raise
+    except KeyboardInterrupt:
+        with suppress(OSError):
+            os.rmdir(made)  # where it came before the directory was ours
+        raise
 
 
 @contextmanager

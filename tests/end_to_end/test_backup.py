@@ -141,7 +141,7 @@ def begin_slowly(node: Process) -> socket.socket:
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     reader.connect(("127.0.0.1", node.port))
     reader.settimeout(PATIENCE)
-    reader.sendall(b"GET /_/snapshot HTTP/1.1\r\nHost: node\r\n\r\n")
+    reader.sendall(b"GET /_/snapshot HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert reader.recv(12) == b"HTTP/1.1 200"
     return reader
 

@@ -147,7 +147,7 @@ def test_values_that_are_too_large(tmp_path: Path) -> None:
             assert one.put("k", bytes(12 << 20)).status == 413
         with socket.create_connection(("127.0.0.1", one.port)) as raw:
             raw.sendall(
-                b"PUT /k HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+                b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
                 % (520 << 20)
             )
             with contextlib.suppress(OSError):
