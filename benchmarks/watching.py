@@ -63,7 +63,8 @@ class Watcher(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask."""
         assert isinstance(transport, asyncio.Transport)
-        transport.write(f"GET {self._path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        head = f"GET {self._path} HTTP/1.1\r\nHost: localhost"
+        transport.write(f"{head}\r\n\r\n".encode())
 
     def data_received(self, data: bytes) -> None:
         """Note what comes."""

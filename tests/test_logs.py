@@ -362,11 +362,12 @@ REQUESTS: list[tuple[str, str, dict[str, str]]] = [
 ]
 
 RAW = [
-    f"PUT /{MARK} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {MARK}\r\n\r\n",
+    f"PUT /{MARK} HTTP/1.1\r\nHost: [::1]\r\nContent-Length: {MARK}\r\n\r\n",
     f"PUT /{MARK} HTTP/1.1\r\nHost: {MARK}\0\r\nContent-Length: 1\r\n\r\n{MARK}",
-    f"PUT /{MARK} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: {MARK}\r\n\r\n{MARK}",
-    f"PUT /{MARK} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{MARK}\r\n",
-    f"GET {MARK} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    f"PUT /{MARK} HTTP/1.1\r\nHost: [::1]\r\nTransfer-Encoding: {MARK}\r\n\r\n{MARK}",
+    f"PUT /{MARK} HTTP/1.1\r\nHost: [::1]\r\nTransfer-Encoding: chunked\r\n\r\n"
+    f"{MARK}\r\n",
+    f"GET {MARK} HTTP/1.1\r\nHost: [::1]\r\n\r\n",
     f"{MARK} {MARK} {MARK} {MARK}\r\n\r\n",
     f"GET /{MARK} {MARK}/9.9\r\n\r\n",
     f"GET /{MARK} HTTP/1.1\r\n{MARK}\r\n\r\n",
