@@ -240,7 +240,7 @@ class Transport:
     """
 
     reactor: Any
-    headers: dict[str, str]
+    headers: dict[str, str] = field(repr=False)  # credentials are among them
     _http: HTTPClient
     _close: Callable[[], Deferred[Any]]
 
