@@ -68,6 +68,8 @@ def endpoint_url(text: str, secure: bool = False) -> str:
     wanted = text.strip()
     if "://" not in wanted:
         wanted = ("https://" if secure else "http://") + wanted
+    if "@" in wanted:  # and what is before it is not to be told
+        raise ValueError("an endpoint has no user in it: it is http://HOST:PORT")
     wrong = ValueError(f"{text!r} is not an endpoint: it is http://HOST:PORT")
     try:
         parts = urlsplit(wanted)
@@ -81,7 +83,6 @@ def endpoint_url(text: str, secure: bool = False) -> str:
         or any(character.isspace() for character in wanted)
         or parts.query
         or parts.fragment
-        or parts.username is not None
         or parts.path.strip("/")
     ):
         raise wrong

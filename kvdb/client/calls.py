@@ -27,6 +27,7 @@ from kvdb.client.errors import (
     OutcomeUnknown,
     Unavailable,
     error_of,
+    error_of_read,
 )
 from kvdb.client.transport import Answer, Body, NoAnswer, Request, Transport
 
@@ -37,6 +38,12 @@ shortened at random by up to a half."""
 
 MAX_REQUESTS: Final = 64
 """Requests under way at once; further ones wait, within their time."""
+
+
+SAME_KEY: Final = "Try again with the same idempotency key, or read it back."
+LOOK_FIRST: Final = "Look how things are before you try again."
+"""What to do about a write of unknown outcome, with an idempotency key and
+without one."""
 
 
 @define(slots=True, eq=False)
@@ -103,18 +110,19 @@ class Attempts:
             raise OutcomeUnknown(
                 f"nobody knows whether it was done: {self.last[endpoint]}",
                 endpoint=endpoint,
-                hint="Look how things are before you try again.",
+                hint=LOOK_FIRST,
             )
 
     def given_up(self) -> ClientError:
         """What to raise when there is no time left, or no hope."""
         told = "; ".join(f"{url}: {why}" for url, why in self.last.items())
         if self.unknown:
+            token = self.request.headers.get("Idempotency-Key", "")[1:-1]
             return OutcomeUnknown(
                 f"nobody knows whether it was done: {told or 'no answer in time'}",
-                self.request.headers.get("Idempotency-Key", "").strip('"'),
+                token,
                 endpoint=",".join(self.last),
-                hint="Try again with the same idempotency key, or read it back.",
+                hint=SAME_KEY if token else LOOK_FIRST,
             )
         if self.hopeless:
             hint = "Name the certificate to trust (cacert), or another endpoint."
@@ -178,10 +186,7 @@ class Calls:
             raise attempts.given_up() from None
         endpoint = self.endpoints.current
         try:
-            left = deadline - self.reactor.seconds()
-            if left <= 0:
-                raise attempts.given_up()
-            seconds = min(left, self.attempt_timeout)
+            seconds = self._seconds(attempts, deadline)
             answer = await self.transport.ask(endpoint, request, seconds)
         except NoAnswer as error:
             self.endpoints.failed(endpoint)
@@ -190,6 +195,15 @@ class Calls:
         finally:
             self._slots.release()
         return self._passed_on(answer, attempts)
+
+    def _seconds(self, attempts: Attempts, deadline: float | None) -> float:
+        """How long the next attempt may take."""
+        if deadline is None:
+            return self.attempt_timeout
+        left: float = deadline - self.reactor.seconds()
+        if left <= 0:
+            raise attempts.given_up()
+        return min(left, self.attempt_timeout)
 
     def _passed_on(self, answer: Answer, attempts: Attempts) -> Answer | None:
         """C{answer}; None if another endpoint may have a better one."""
@@ -214,7 +228,7 @@ class Calls:
                 hint="Look whether that member runs and can be reached.",
             ) from error
         if answer.status != 200:
-            raise error_of(answer.status, answer.headers, answer.body, endpoint)
+            raise error_of_read(answer.status, answer.headers, answer.body, endpoint)
         return answer
 
     async def connect(self, request: Request, patient: bool) -> tuple[str, Body]:
@@ -225,31 +239,27 @@ class Calls:
         @raise ClientError: it could not be opened.
         """
         attempts = Attempts(request)
-        began = self.reactor.seconds()
+        deadline = None if patient else self.reactor.seconds() + self.timeout
         rounds = 0
         while True:
             hopeless = True
             for _ in self.endpoints.urls:
-                opened = await self._open(request, attempts)
+                opened = await self._open(request, attempts, deadline)
                 if opened is not None:
                     return opened
                 hopeless = hopeless and attempts.hopeless
-                late = self.reactor.seconds() - began >= self.timeout
-                if late and not patient:
-                    raise attempts.given_up()
             if hopeless:
                 raise attempts.given_up()
-            await self.pause(rounds)
+            await self.pause(rounds, deadline)
             rounds += 1
 
     async def _open(
-        self, request: Request, attempts: Attempts
+        self, request: Request, attempts: Attempts, deadline: float | None
     ) -> tuple[str, Body] | None:
         endpoint = self.endpoints.current
+        seconds = self._seconds(attempts, deadline)
         try:
-            answer, body = await self.transport.open(
-                endpoint, request, self.attempt_timeout
-            )
+            answer, body = await self.transport.open(endpoint, request, seconds)
         except NoAnswer as error:
             self.endpoints.failed(endpoint)
             attempts.not_answered(endpoint, error)

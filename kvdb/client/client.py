@@ -33,9 +33,10 @@ from kvdb.client.calls import Attempts, Calls, Endpoints
 from kvdb.client.errors import (
     ClientError,
     NotFound,
+    OutcomeUnknown,
     Unavailable,
     UnexpectedAnswer,
-    error_of,
+    error_of_read,
     revision_of_etag,
 )
 from kvdb.client.model import Entry, Health, Member, Page, Status, Value
@@ -96,7 +97,7 @@ class Client:
             idempotency keys.
         @raise ValueError: an argument is wrong; the text says which.
         """
-        if timeout <= 0 or attempt_timeout <= 0:
+        if not (timeout > 0 and attempt_timeout > 0):  # nor is it NaN
             raise ValueError("a timeout is a number of seconds above 0")
         self._reactor = reactor
         self._entropy = entropy
@@ -111,7 +112,12 @@ class Client:
             policy = None if tls is None else tls.policy()
             transport = Transport.over_sockets(reactor, headers, policy)
         self._calls = Calls(
-            reactor, transport, Endpoints(urls), timeout, attempt_timeout, entropy
+            reactor,
+            transport,
+            Endpoints(urls),
+            timeout,
+            min(attempt_timeout, timeout),
+            entropy,
         )
 
     @property
@@ -173,7 +179,7 @@ class Client:
         """
         headers = _conditions(if_revision, if_present)
         request = Request("PUT", key_path(key), bytes(value), headers)
-        return self._revision(await self._write(request, idempotency_key))
+        return await self._write_key(request, idempotency_key)
 
     async def compare_and_set(
         self,
@@ -210,7 +216,7 @@ class Client:
             raise ValueError("a key that is absent cannot be deleted")
         headers = _conditions(if_revision, False)
         request = Request("DELETE", key_path(key), b"", headers)
-        return self._revision(await self._write(request, idempotency_key))
+        return await self._write_key(request, idempotency_key)
 
     async def pages(
         self,
@@ -401,7 +407,7 @@ class Client:
         except NoAnswer as error:
             return Health(False, str(error))
         if answer.status not in (200, 503):
-            raise error_of(answer.status, answer.headers, answer.body, url)
+            raise error_of_read(answer.status, answer.headers, answer.body, url)
         return model.health_of(model.json_of(answer.body, "health", url), url)
 
     async def snapshot(
@@ -438,6 +444,20 @@ class Client:
                 hint="Take it again, from the start.",
             )
         return check.size
+
+    async def _write_key(self, request: Request, token: str | None) -> int:
+        """The revision that a write made."""
+        token = self._entropy(TOKEN_BYTES).hex() if token is None else token
+        answer = await self._write(request, token)
+        try:
+            return self._revision(answer)
+        except UnexpectedAnswer as error:
+            raise OutcomeUnknown(
+                f"nobody knows whether it was done: {error}",
+                token,
+                endpoint=error.endpoint,
+                hint=error.hint,
+            ) from error
 
     async def _write(self, request: Request, token: str | None) -> Answer:
         token = self._entropy(TOKEN_BYTES).hex() if token is None else token

@@ -9,10 +9,11 @@ nothing was done.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-RETRY_STATUSES: Final = frozenset({429, 503})
+RETRY_STATUSES: Final = frozenset({408, 429, 503})
 """Nothing was done, and another endpoint may do it."""
 
 UNKNOWN_STATUSES: Final = frozenset({500, 502, 504})
@@ -110,6 +111,7 @@ _KINDS: Final[Mapping[int, type[ClientError]]] = {
     403: Forbidden,
     404: NotFound,
     405: BadRequest,
+    408: Unavailable,
     409: Refused,
     410: Compacted,
     413: BadRequest,
@@ -125,10 +127,14 @@ _KINDS: Final[Mapping[int, type[ClientError]]] = {
 }
 
 
+_ETAG: Final = re.compile(r'(?:W/)?"?([0-9]{1,19})"?')
+"""A revision has 63 bits."""
+
+
 def revision_of_etag(etag: str | None) -> int:
     """The revision in an entity tag; 0 where there is none."""
-    text = (etag or "").strip().removeprefix("W/").strip('"')
-    return int(text) if text.isascii() and text.isdigit() else 0
+    found = _ETAG.fullmatch((etag or "").strip())
+    return int(found[1]) if found is not None else 0
 
 
 def error_of(
@@ -153,6 +159,18 @@ def error_of(
     if kind is UnexpectedAnswer and 300 <= status < 400:
         hint = "Redirects are not followed: name the members themselves."
     return kind(detail, endpoint=endpoint, hint=hint, status=status)
+
+
+def error_of_read(
+    status: int, headers: Mapping[str, str], body: bytes, endpoint: str
+) -> ClientError:
+    """As L{error_of}, for what changes nothing, and has no outcome."""
+    error = error_of(status, headers, body, endpoint)
+    if isinstance(error, OutcomeUnknown):
+        return Unavailable(
+            str(error), endpoint=endpoint, hint=error.hint, status=status
+        )
+    return error
 
 
 def _problem(body: bytes) -> tuple[str, str]:

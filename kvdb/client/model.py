@@ -195,9 +195,12 @@ class _Fields:
 
     def seconds(self, name: str) -> float:
         found = self._value.get(name, 0)
-        if not isinstance(found, int | float):
-            raise self._wrong(f"{name} is no number")
-        return float(found)
+        try:
+            if isinstance(found, int | float):
+                return float(found)
+        except OverflowError:
+            pass
+        raise self._wrong(f"{name} is no number")
 
     def text(self, name: str) -> str:
         found = self._value.get(name)
@@ -226,7 +229,10 @@ class _Fields:
         encoded = self._value.get(name + "_base64")
         if encoded is None:
             text = self.maybe_text(name)
-            return None if text is None else text.encode()
+            try:
+                return None if text is None else text.encode()
+            except UnicodeEncodeError:  # half of a surrogate pair
+                raise self._wrong(f"{name} is no text") from None
         try:
             return base64.b64decode(encoded, validate=True)
         except (binascii.Error, TypeError, ValueError):

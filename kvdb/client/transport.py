@@ -60,6 +60,9 @@ IDLE_CONNECTIONS: Final = 32
 CONNECT_SECONDS: Final = 2.0
 """How long a connection may take to come about."""
 
+CLOSE_SECONDS: Final = 1.0
+"""How long it is waited for members to close idle connections too, as TLS has it."""
+
 NAME_DELAY: Final = 0.1
 LITERAL_DELAY: Final = 0.01
 """Seconds before a host's next address is tried beside the first (RFC 8305).  A
@@ -240,7 +243,7 @@ class Transport:
     """
 
     reactor: Any
-    headers: dict[str, str]
+    headers: dict[str, str] = field(repr=False)  # credentials are among them
     _http: HTTPClient
     _close: Callable[[], Deferred[Any]]
 
@@ -267,8 +270,17 @@ class Transport:
         return cls(reactor, headers, http, lambda: succeed(None))
 
     def close(self) -> Deferred[Any]:
-        """Drop the connections that are idle; fires once they are gone."""
-        return self._close()
+        """Drop the connections that are idle; fires once they are gone, or soon."""
+        over: Deferred[None] = Deferred()
+        waiting = self.reactor.callLater(CLOSE_SECONDS, over.callback, None)
+
+        def closed(_: object) -> None:
+            if waiting.active():
+                waiting.cancel()
+                over.callback(None)
+
+        self._close().addCallback(closed)
+        return over
 
     async def ask(self, endpoint: str, request: Request, seconds: float) -> Answer:
         """

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+from twisted.internet.defer import CancelledError, Deferred
+
 from kvdb.client import model
 from kvdb.client.addresses import query
 from kvdb.client.errors import ClientError, UnexpectedAnswer, error_of
@@ -71,11 +73,16 @@ class Watch:
         self._reader = EventReader(MAX_EVENT_BYTES)
         self.endpoint = ""
         self._body: Body | None = None
+        self._opening: Deferred[None] | None = None
         self._losses = 0
         self._closed = False
 
     async def __aenter__(self) -> Watch:
-        await self._begin()
+        try:
+            await self._begin()
+        except BaseException:
+            self._drop()  # nobody will leave what was not entered
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -87,7 +94,7 @@ class Watch:
     async def __anext__(self) -> Event:
         while not self._closed:
             while self._messages:
-                event = self._take(self._messages.popleft())
+                event = self._next()
                 if event is not None:
                     return event
             await self._more()
@@ -96,14 +103,15 @@ class Watch:
     async def close(self) -> None:
         """Watch no more; an iteration that goes on ends."""
         self._closed = True
-        self._messages.clear()
+        if self._opening is not None:
+            self._opening.cancel()
         self._drop()
 
     async def _begin(self) -> None:
         """Connect, and hear where it begins."""
         while not self._closed and self.revision is None:
             while self._messages and self.revision is None:
-                self._take(self._messages.popleft())
+                self._next()
             if self.revision is None:
                 await self._more()
         if self._body is None and not self._closed:
@@ -124,24 +132,32 @@ class Watch:
         except EventTooLong as error:
             self._drop()
             raise UnexpectedAnswer(str(error), endpoint=self.endpoint) from error
-        self._lost()
+        if not self._closed:
+            self._lost()
 
     async def _open(self) -> None:
+        self._opening = Deferred.fromCoroutine(self._connect())
+        try:
+            await self._opening
+        except CancelledError:
+            if not self._closed:
+                raise
+        finally:
+            self._opening = None
+
+    async def _connect(self) -> None:
         if self._losses > 1:
             await self._streams.pause(self._losses - 2)
         self._losses += 1
         target = "/_/watch" + query({**self._parameters, "since": self.revision})
         request = Request("GET", target, b"", {"Accept": "text/event-stream"})
         patient = self.connections > 0
-        endpoint, body = await self._streams.connect(request, patient)
-        if self._closed:
-            body.close()
-            return
+        self.endpoint, self._body = await self._streams.connect(request, patient)
         self.connections += 1
-        self.endpoint, self._body = endpoint, body
         self._reader = EventReader(MAX_EVENT_BYTES)
 
     def _drop(self) -> None:
+        self._messages.clear()
         body, self._body = self._body, None
         if body is not None:
             body.close()
@@ -149,6 +165,14 @@ class Watch:
     def _lost(self) -> None:
         self._streams.failed(self.endpoint)
         self._drop()
+
+    def _next(self) -> Event | None:
+        """What the next message is; without a connection, once one is none."""
+        try:
+            return self._take(self._messages.popleft())
+        except ClientError:
+            self._drop()
+            raise
 
     def _take(self, message: Message) -> Event | None:
         """The event that a message is, if it is one that is new."""
@@ -181,7 +205,6 @@ class Watch:
     def _end(self, message: Message) -> None:
         """The member ends the stream: go elsewhere, or say why not."""
         self._lost()
-        self._messages.clear()
         value = model.json_of(message.data, "changes", self.endpoint)
         status = value.get("status") if isinstance(value, dict) else None
         if status == 503:

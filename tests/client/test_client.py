@@ -141,6 +141,24 @@ def test_a_member_that_is_gone_is_left_for_another(
     assert cluster.reactor.seconds() == 0, "there was no need to wait"
 
 
+def test_who_took_too_long_to_read_it_is_left_for_another(
+    cluster: FakeCluster, client: Client
+) -> None:
+    put_script(cluster, 1, answer(408, PROBLEM))
+    assert cluster.run(client.put("/k", b"v")) == 1
+
+
+def test_one_members_view_takes_no_longer_than_a_call_may(
+    cluster: FakeCluster,
+) -> None:
+    cluster.members[1].freeze()
+    client = cluster.client(timeout=1)
+    with pytest.raises(Unavailable):
+        cluster.run(client.status(cluster.endpoints[0]))
+    assert not cluster.run(client.health(cluster.endpoints[0])).healthy
+    assert cluster.reactor.seconds() == pytest.approx(2)
+
+
 def test_who_says_503_is_left_for_another(cluster: FakeCluster, client: Client) -> None:
     cluster.members[1].failure = UnavailableInside("too busy")
     assert cluster.run(client.put("/k", b"v")) == 1
@@ -277,10 +295,47 @@ def test_a_refusal_says_nothing_of_an_attempt_before(
 
 
 def test_a_read_is_never_of_unknown_outcome(cluster: FakeCluster) -> None:
-    client = cluster.client([cluster.endpoints[0]])
+    [url] = cluster.endpoints[:1]
+    client = cluster.client([url])
     put_script(cluster, 1, answer(504, PROBLEM))
-    with pytest.raises(Unavailable, match="why"):
-        cluster.run(client.get("/k"))
+    for read in (client.get("/k"), client.status(url), client.health(url)):
+        with pytest.raises(Unavailable, match="why"):
+            cluster.run(read)
+
+
+def test_a_write_that_is_answered_without_a_revision_may_have_been_done(
+    cluster: FakeCluster, client: Client
+) -> None:
+    put_script(cluster, 1, answer(204))
+    with pytest.raises(OutcomeUnknown, match="ETag") as caught:
+        cluster.run(client.put("/k", b"v", idempotency_key="mine"))
+    assert caught.value.idempotency_key == "mine"
+
+
+@pytest.mark.parametrize("token", ["mine", '"', '"mine"', 'mine"'])
+def test_an_unknown_outcome_tells_the_key_that_was_given(
+    cluster: FakeCluster, client: Client, token: str
+) -> None:
+    cluster.members[1].answers_to_lose = 1
+    lone = cluster.client(cluster.endpoints[:1], timeout=0.01)
+    cluster.members[1].latency = 0.004
+    with pytest.raises(OutcomeUnknown) as caught:
+        cluster.run(lone.put("/k", b"v", idempotency_key=token))
+    assert caught.value.idempotency_key == token
+    assert "same idempotency key" in caught.value.hint
+    again = client.put("/k", b"v", idempotency_key=caught.value.idempotency_key)
+    assert cluster.run(again) == 1
+
+
+def test_a_removal_of_unknown_outcome_has_no_key_to_try_with(
+    cluster: FakeCluster, client: Client
+) -> None:
+    for member in cluster.members.values():
+        member.failure = UnknownInside("it was not in time")
+    with pytest.raises(OutcomeUnknown) as caught:
+        cluster.run(client.remove_member(3))
+    assert caught.value.idempotency_key == ""
+    assert caught.value.hint == "Look how things are before you try again."
 
 
 @pytest.mark.parametrize(
@@ -381,6 +436,14 @@ def test_each_write_has_a_key_of_its_own(cluster: FakeCluster, client: Client) -
     )
     assert first != second
     assert third == b'Idempotency-Key: "mine"'
+
+
+def test_credentials_do_not_stand_in_what_is_logged(cluster: FakeCluster) -> None:
+    client = cluster.client(token="secret")
+    assert "secret" not in repr(client._calls)
+    with pytest.raises(ValueError, match="no user in it") as caught:
+        cluster.client(["http://ann:secret@h:1"])
+    assert "secret" not in str(caught.value)
 
 
 # The cluster.

@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from twisted.internet import reactor, ssl
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -201,6 +203,42 @@ async def test_a_member_that_speaks_no_tls_is_no_member() -> None:
         async with Client(reactor, url, timeout=0.5) as client:
             with pytest.raises(Unavailable):
                 await client.get("/k")
+
+
+class FallingSilent(Protocol):
+    """Answers once, and then hears nothing more."""
+
+    def connectionMade(self) -> None:
+        self.lost: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        transport: Any = self.transport
+        transport.write(b'HTTP/1.1 204 OK\r\nETag: "1"\r\n\r\n')
+        transport.pauseProducing()
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.lost.callback(None)
+
+
+@timed(20)
+async def test_a_client_does_not_wait_for_a_silent_member_to_close(
+    authority: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kvdb.client.transport.CLOSE_SECONDS", 0.05)
+    own = identity("localhost", authority)
+    both = ssl.PrivateCertificate.loadPEM(own.cert + own.key)
+    member = FallingSilent()
+    factory = Factory.forProtocol(lambda: member)
+    endpoint = SSL4ServerEndpoint(reactor, 0, both.options(), interface="127.0.0.1")
+    port = await endpoint.listen(factory)
+    url = f"localhost:{port.getHost().port}"
+    async with Client(reactor, url, tls=TLS(cacert=authority.cert)) as client:
+        await client.put("/k", b"v")
+    assert not member.lost.called, "it did not close"
+    transport: Any = member.transport
+    transport.abortConnection()
+    await member.lost
+    await port.stopListening()
 
 
 @timed(20)

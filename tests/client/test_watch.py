@@ -275,7 +275,18 @@ def test_the_first_connection_is_tried_for_a_calls_time_only(
         member.stop()
     with pytest.raises(Unavailable, match="refused"):
         cluster.run(take(client.watch(), 1))
-    assert cluster.reactor.seconds() == pytest.approx(10, abs=1.1)
+    assert cluster.reactor.seconds() == pytest.approx(10)
+
+
+@pytest.mark.parametrize("timeout", [1, 10])
+def test_members_that_say_nothing_do_not_make_the_first_connection_take_longer(
+    cluster: FakeCluster, timeout: float
+) -> None:
+    for member in cluster.members.values():
+        member.freeze()
+    with pytest.raises(Unavailable):
+        cluster.run(cluster.client(timeout=timeout).watch().__aenter__())
+    assert cluster.reactor.seconds() == pytest.approx(timeout)
 
 
 def test_a_later_connection_is_waited_for(cluster: FakeCluster, client: Client) -> None:
@@ -360,3 +371,90 @@ def test_a_watch_that_is_closed_while_it_connects_is_over(
     with pytest.raises(StopAsyncIteration):
         cluster.run(waiting)
     assert watch.connections == 0
+
+
+@pytest.mark.parametrize("what", ["stop", "freeze"])
+def test_a_watch_that_is_closed_while_nobody_is_there_is_over_at_once(
+    cluster: FakeCluster, client: Client, what: str
+) -> None:
+    watch = client.watch()
+    cluster.run(watch.__aenter__())
+    for member in cluster.members.values():
+        getattr(member, what)()
+    waiting = Deferred.fromCoroutine(watch.__anext__())
+    cluster.advance(40.1)
+    now = cluster.reactor.seconds()
+    cluster.run(watch.close())
+    with pytest.raises(StopAsyncIteration):
+        cluster.run(waiting)
+    assert cluster.reactor.seconds() == now
+
+
+def test_a_watch_that_is_closed_says_nothing_against_its_member(
+    cluster: FakeCluster, client: Client
+) -> None:
+    watch = client.watch()
+    cluster.run(watch.__aenter__())
+    waiting = Deferred.fromCoroutine(watch.__anext__())
+    cluster.run(watch.close())
+    with pytest.raises(StopAsyncIteration):
+        cluster.run(waiting)
+    assert cluster.run(client.status()).id == 1
+
+
+def test_a_connection_that_was_not_waited_for_is_made_later(
+    cluster: FakeCluster, client: Client
+) -> None:
+    cluster.members[1].freeze()
+    watch = client.watch(since=0)
+    waiting = Deferred.fromCoroutine(watch.__anext__())
+    cluster.advance(1)
+    waiting.cancel()
+    with pytest.raises(CancelledError):
+        cluster.run(waiting)
+    cluster.members[1].thaw()
+    cluster.run(client.put("/k", b""))
+    assert cluster.run(take(watch, 1))[0].revision == 1
+
+
+def connections(cluster: FakeCluster) -> int:
+    cluster.advance(0.1)
+    return sum(
+        end.connected
+        for member in cluster.members.values()
+        for end in member._connections
+    )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        stream(whole=False),
+        stream(b"event: re", whole=False),
+        stream(sse("ready", revision="x"), whole=False),
+    ],
+)
+def test_a_watch_that_is_not_entered_leaves_no_connection(
+    cluster: FakeCluster, client: Client, said: bytes | None
+) -> None:
+    put_script(cluster, 1, said)
+    entering = Deferred.fromCoroutine(client.watch().__aenter__())
+    cluster.advance(1)
+    entering.cancel()
+    with pytest.raises((CancelledError, UnexpectedAnswer)):
+        cluster.run(entering)
+    assert connections(cluster) == 0
+
+
+def test_what_is_no_event_is_not_passed_over(
+    cluster: FakeCluster, client: Client
+) -> None:
+    broken = stream(put_event(1), sse("put", key="/k"), put_event(3), whole=False)
+    put_script(cluster, 1, broken, stream(put_event(2), whole=False))
+    watch = client.watch(since=0)
+    assert cluster.run(take(watch, 1))[0].revision == 1
+    with pytest.raises(UnexpectedAnswer):
+        cluster.run(take(watch, 1))
+    assert connections(cluster) == 0
+    assert cluster.run(take(watch, 1))[0].revision == 2
