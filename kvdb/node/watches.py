@@ -15,7 +15,9 @@ Rules:
   none is left out: where that cannot be kept, it is ended, and told why;
 * there is no queue: what a watch was not told is in the store's history, and a
   reader who falls behind reads it from there;
-* all who are behind go through history together, however many they are;
+* all who are behind go through history together, however many they are, and
+  those who come meanwhile begin when the others have reached what was the newest
+  change at their start: nobody waits for readers that never catch up;
 * a node that knows no leader would keep its watches waiting for nothing, so it
   ends them.
 """
@@ -55,7 +57,7 @@ MAX_PROGRESS_PER_TICK: Final = 200
 """How many are told so at one tick."""
 
 STALL_SECONDS: Final = 30.0
-"""How long a reader may take nothing at all."""
+"""How long a reader may take for what is in its connection's buffers."""
 
 
 class State(enum.Enum):
@@ -166,6 +168,7 @@ class Watches:
     _paused: dict[Watch, None] = field(factory=dict)
     _reading: Index = field(factory=Index)
     _cursor: int = 0
+    _goal: int = 0
     _call: IDelayedCall | None = None
     _due: dict[Watch, float] = field(factory=dict)
     _leaderless_since: float | None = None
@@ -278,10 +281,10 @@ class Watches:
                     self._fall_behind()
                     return
                 watches = self._live.matching(event.key)
-                self._told = revision
                 if watches:
                     self._tell(watches, revision, event)
                     told += len(watches)
+                self._told = revision
         except Compacted:
             # A snapshot took the store's place, or no history is kept at all.
             self._fall_behind()
@@ -343,7 +346,7 @@ class Watches:
             self._end(
                 watch,
                 Unavailable(
-                    f"nothing was taken from this stream for {STALL_SECONDS:.0f} s",
+                    f"this stream stood full for {STALL_SECONDS:.0f} s",
                     "Read faster, or watch less.",
                 ),
             )
@@ -380,7 +383,7 @@ class Watches:
                 self._cursor = self._read_on()
             except Compacted:
                 self._break_off()
-            if self._cursor == self.store.revision == self._told:
+            if self._cursor >= self._goal:
                 for watch in list(self._reading.watches):
                     self._remove(watch)
                     watch.position = self._cursor
@@ -395,6 +398,7 @@ class Watches:
         for watch in self._behind:
             self._reading.add(watch)
         self._cursor = min((watch.position for watch in self._behind), default=0)
+        self._goal = self.store.revision
 
     def _break_off(self) -> None:
         """History was cut where it was being read."""

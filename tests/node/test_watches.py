@@ -198,7 +198,7 @@ class WatchesTests(SynchronousTestCase):
         world.clock.advance(1)
         world.watches.ticked(True, 3)
         self.assertIsInstance(heard.end, Unavailable)
-        self.assertIn("nothing was taken", str(heard.end))
+        self.assertIn("stood full", str(heard.end))
         self.assertEqual(len(world.watches), 0)
         self.assertEqual(world.watches.ended_slow, 1)
 
@@ -296,6 +296,21 @@ class WatchesTests(SynchronousTestCase):
         for heard in all_heard:
             self.assertEqual(heard.revisions, list(range(1, 21)))
             self.assertIs(heard.watch.state, State.LIVE)
+
+    def test_who_comes_late_does_not_wait_for_those_who_never_catch_up(self) -> None:
+        world = self.world
+        self.patch(module, "MAX_TOLD_PER_TURN", 10)
+        many = [world.listen(prefix=b"/a") for _ in range(10)]
+        world.put(b"/b", *[b"/a"] * 20)
+        world.turn()  # they begin without it
+        late = world.listen(since=0, key=b"/b")
+        for _ in range(40):
+            world.put(*[b"/a"] * 5)  # more than a turn can tell
+            world.turn()
+        self.assertEqual(late.revisions, [1])
+        for heard in many:
+            self.assertIs(heard.watch.state, State.BEHIND)
+            self.assertEqual(heard.revisions, list(range(2, 2 + len(heard.changes))))
 
     def test_one_may_end_another_while_it_is_told(self) -> None:
         world = self.world
