@@ -71,16 +71,20 @@ def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) ->
         time.sleep(0.02)
 
 
+_HELD: list[socket.socket] = []
+"""Bound, and listening to nothing: nobody else is given their ports."""
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at now."""
+    """Ports for the processes of this test: until this one ends, the system gives
+    them to no other socket, for a connection neither."""
     sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    for one in sockets:
+        # As whoever listens there will say, too: then it may, beside this one.
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind(("127.0.0.1", 0))
+    _HELD.extend(sockets)
+    return [one.getsockname()[1] for one in sockets]
 
 
 @define

@@ -493,8 +493,14 @@ class Search:
         history = History()
         calls(history)
         random = Random(name)
-        opened = list(self.crash_everywhere(name, history, random))
-        for image, moments in random.sample(opened, min(self.again, len(opened))):
+        chosen: list[tuple[Image, list[Moment]]] = []
+        for place, opened in enumerate(self.crash_everywhere(name, history, random)):
+            # All of them would be gigabytes: each is kept with the same chance.
+            if place < self.again:
+                chosen.append(opened)
+            elif (instead := random.randrange(place + 1)) < self.again:
+                chosen[instead] = opened
+        for image, moments in chosen:
             following = History(image, moments)
             go_on(following)
             for _ in self.crash_everywhere(f"{name}, again", following, random):
