@@ -53,6 +53,7 @@ def term_of(machine: Machine) -> int:
     return machine.node.pump.raft.core.term
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("size", [3, 5])
 def test_a_killed_leader_is_replaced_in_milliseconds(size: int) -> None:
     took = []

@@ -25,6 +25,7 @@ SEEDS = range(1, 81)
 PARTS = 8
 
 
+@pytest.mark.no_cover  # counting lines more than doubles what it takes
 @pytest.mark.parametrize("part", range(PARTS))
 def test_nothing_is_found_wrong(part: int) -> None:
     counts: Counter[str] = Counter()
@@ -69,6 +70,7 @@ def test_what_one_source_draws_does_not_move_the_others() -> None:
     assert run(case).hash == run(case).hash != run(fewer).hash
 
 
+@pytest.mark.no_cover
 def test_a_violation_is_found_told_and_shrunk(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

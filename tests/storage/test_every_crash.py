@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Final
 
+import pytest
 from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -566,6 +567,7 @@ def check(image: Image, allowed: list[Moment]) -> list[Moment]:
     return [evolve(allowed[place], began=-1) for place in places]
 
 
+@pytest.mark.no_cover  # counting lines nearly trebles what it takes
 class EveryCrashTests(SynchronousTestCase):
     """The log after each crash of each history."""
 
