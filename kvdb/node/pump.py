@@ -39,6 +39,7 @@ from twisted.python.failure import Failure
 from kvdb.durations import Durations
 from kvdb.interfaces import Audience, Caller, DatabaseError, NoSpace, Unavailable
 from kvdb.node.corelog import CoreLog
+from kvdb.node.forwarded import Forwarded
 from kvdb.node.gathering import Gathering
 from kvdb.node.outbox import Outbox
 from kvdb.node.proposals import Proposals
@@ -46,7 +47,6 @@ from kvdb.node.reads import Reads
 from kvdb.node.replica import Replica
 from kvdb.node.settings import NodeSettings
 from kvdb.node.writer import LogWriter
-from kvdb.raft.confchange import as_v2, decode_conf_change
 from kvdb.raft.config import PeerNotFound, ProposalDropped
 from kvdb.raft.core import Config
 from kvdb.raft.messages import (
@@ -64,13 +64,7 @@ from kvdb.raft.messages import (
 )
 from kvdb.raft.rawnode import RawNode
 from kvdb.store.commands import Command, Outcome
-from kvdb.store.encoding import (
-    UnknownCommand,
-    decode_command,
-    decode_member_change,
-    encode_command,
-    split_commands,
-)
+from kvdb.store.encoding import encode_command
 
 MAX_MESSAGE_BYTES: Final = 1 << 20
 """Entries in one append message, in bytes."""
@@ -92,9 +86,6 @@ MAX_UNCOMMITTED_BYTES: Final = 128 << 20
 
 log = Logger(namespace="kvdb.node")
 
-MAX_HELD_BYTES: Final = 16 << 20
-"""Other members' proposals held until they can be appended, in bytes."""
-
 MAX_READYS_PER_TURN: Final = 16
 """Passes through the core before the reactor has its turn again."""
 
@@ -112,27 +103,6 @@ class Watcher(Protocol):
 
     def applied(self, entries: int, commands: int) -> None:
         """So many more entries are applied, with so many commands in them."""
-
-
-def _is_readable(entry: Entry) -> bool:
-    """
-    Whether a proposal that another member passes on can be carried out: in the
-    log, one that cannot would stop every member.
-    """
-    try:
-        if entry.type is EntryType.NORMAL:
-            for command in split_commands(entry.data):
-                decode_command(command)
-        else:
-            decode_member_change(as_v2(decode_conf_change(entry)).context)
-    except (UnknownCommand, ValueError) as error:
-        log.warn(
-            "a proposal of another member is dropped: {reason}.  Is it of a later"
-            " release?",
-            reason=str(error),
-        )
-        return False
-    return True
 
 
 @define(slots=True, eq=False, kw_only=True)
@@ -168,6 +138,7 @@ class Pump:
     audiences: list[Audience] = field(factory=list)
     raft: RawNode = field(init=False)
     proposals: Proposals = field(init=False)
+    forwarded: Forwarded = field(init=False)
     reads: Reads = field(init=False)
     writer: LogWriter = field(init=False)
     gathering: Gathering = field(init=False)
@@ -177,9 +148,6 @@ class Pump:
     applies: Durations = field(factory=Durations)
     _last_leader: int = NO_NODE
     _advancing: bool = False
-    _held: deque[tuple[float, Entry]] = field(factory=deque)
-    _held_bytes: int = 0
-    _held_term: int = 0
     _to_apply: deque[Message] = field(factory=deque)
     _applied_term: int = 0
     _turn_call: IDelayedCall | None = None
@@ -188,6 +156,7 @@ class Pump:
     def __attrs_post_init__(self) -> None:
         timeout = self.settings.request_timeout
         self.proposals = Proposals(self.session, timeout, self.clock)
+        self.forwarded = Forwarded(timeout)
         self.reads = Reads(self.session, timeout)
         self.gathering = Gathering(self.clock, self.wake)
         self.writer = LogWriter(
@@ -285,8 +254,7 @@ class Pump:
         self.proposals.expire(now, self.why_not())
         self.reads.ask_again(now, self.raft.read_index, all_rounds=False)
         self.reads.expire(now, self.why_not())
-        while self._held and self._held[0][0] <= now:
-            self._held_bytes -= self._held.popleft()[1].size
+        self.forwarded.expire(now)
         for watcher in self.watchers:
             watcher.ticked()
         self.wake()
@@ -418,13 +386,10 @@ class Pump:
     def _step(self, message: Message) -> None:
         kind = message.type
         if kind is MessageType.PROP:
-            # Only of the leader that its proposer meant: else it could be
-            # carried out after that one has given it up.
             if self.leading and message.term == self.raft.core.term:
                 self.outbox.has_callers(message.from_)
-                for entry in message.entries:
-                    if _is_readable(entry):
-                        self._hold(entry)
+                self.forwarded.keep(message.term)
+                self.forwarded.hold(self.clock.seconds(), message.entries)
         elif kind is MessageType.TIMEOUT_NOW and not self.may_lead:
             log.warn("leadership was offered and refused: the disk is not well")
         else:
@@ -435,18 +400,6 @@ class Pump:
             self.raft.step(message)
         except PeerNotFound:
             pass  # of somebody who was just removed; while a disk was busy, oneself
-
-    def _hold(self, entry: Entry) -> None:
-        # Another member's proposal waits for the end of the turn as our own
-        # do, and longer while another membership change is under way.
-        if self._held_term != self.raft.core.term:
-            self._drop_held()
-        if self._held_bytes + entry.size > MAX_HELD_BYTES:
-            return  # lost, as a message may be: its proposer's time runs out
-        deadline = self.clock.seconds() + self.settings.request_timeout
-        # Its encoded form is of no place in the log.
-        self._held.append((deadline, Entry(0, 0, entry.type, entry.data)))
-        self._held_bytes += entry.size
 
     def report_unreachable(self, node: int) -> None:
         """What was last sent to a member may be lost."""
@@ -475,12 +428,6 @@ class Pump:
         self.raft.campaign()
         self.wake()
 
-    def _drop_held(self) -> None:
-        """Forget what was meant for an earlier term's leader."""
-        self._held.clear()
-        self._held_bytes = 0
-        self._held_term = self.raft.core.term
-
     # What follows from what came in.
 
     def _advance(self) -> None:
@@ -503,40 +450,26 @@ class Pump:
     def _go_on(self) -> None:
         """Another member or the disk has said something."""
         self._advance()
-        if self.proposals.queued_bytes or self._held:
+        if self.proposals.queued_bytes or self.forwarded:
             self.wake()  # there may be room for it now
 
     def _propose_all(self) -> None:
         if self.leader == NO_NODE:
             return
-        if self._held_term != self.raft.core.term or not self.leading:
-            self._drop_held()
-        if not (self._held or self.proposals.queued_bytes):
-            return
         core = self.raft.core
-        waiting_bytes = self._held_bytes + self.proposals.queued_bytes
+        if self.leading:
+            self.forwarded.keep(core.term)
+        else:
+            self.forwarded.clear()
+        waiting_bytes = self.forwarded.size_bytes + self.proposals.queued_bytes
+        if not waiting_bytes:
+            return
         if self.leading and self.gathering.waits(core.log, waiting_bytes):
             return
-        if self._held:
-            held, self._held = self._held, deque()
-            self._held_bytes = 0
-            self._propose_held(held)
+        self.forwarded.offer(self._propose)
         self.proposals.offer(self._propose, core.term)
         if self.leading:
             self.gathering.proposed(core.log.last_index())
-
-    def _propose_held(self, held: deque[tuple[float, Entry]]) -> None:
-        while held:
-            batch = [held.popleft()]
-            if batch[0][1].type is EntryType.NORMAL:
-                while held and held[0][1].type is EntryType.NORMAL:
-                    batch.append(held.popleft())
-            try:
-                self._propose([entry for _, entry in batch])
-            except ProposalDropped:
-                self._held.extend([*batch, *held])
-                self._held_bytes = sum(entry.size for _, entry in self._held)
-                return
 
     def _propose(self, entries: Sequence[Entry]) -> None:
         core = self.raft.core
