@@ -33,6 +33,7 @@ from kvdb.node.changes import Changes
 from kvdb.node.compaction import Compaction
 from kvdb.node.failover import Failover
 from kvdb.node.handover import HandOver
+from kvdb.node.leaderless import Leaderless
 from kvdb.node.outbox import Outbox
 from kvdb.node.pump import Pump
 from kvdb.node.replica import Replica
@@ -132,6 +133,7 @@ class Node:
             Compaction(self.pump),
             self.failover,
             self.handover,
+            Leaderless(self.pump, self.changes.voters, self.network.connected),
             self,
         )
 

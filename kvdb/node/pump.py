@@ -136,6 +136,7 @@ class Pump:
     send_snapshot: Callable[[Message], None]
     watchers: Sequence[Watcher] = ()
     audiences: list[Audience] = field(factory=list)
+    core_log: CoreLog = field(factory=CoreLog)
     raft: RawNode = field(init=False)
     proposals: Proposals = field(init=False)
     forwarded: Forwarded = field(init=False)
@@ -186,7 +187,7 @@ class Pump:
             check_quorum=True,
             pre_vote=True,
             step_down_on_removal=True,
-            logger=CoreLog(),
+            logger=self.core_log,
         )
 
     # Running.
