@@ -18,6 +18,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = ROOT / "run"
@@ -66,6 +67,15 @@ class Node:
                 return value
         except (OSError, ValueError):
             return None
+
+    def others(self, known: list[str]) -> dict[str, str]:
+        """Where the members serve that it knows besides C{known}, by id."""
+        found: Any = (self.ask("/_/members") or {}).get("members", [])
+        return {
+            str(member["id"]): member.get("client_url") or "at no address yet"
+            for member in found
+            if str(member["id"]) not in known
+        }
 
     def start(self) -> bool:
         """Whether it runs now."""
@@ -126,8 +136,11 @@ def read_procfile() -> list[Node]:
 def start(nodes: list[Node], everybody: bool) -> int:
     """Start C{nodes} and say what to type next."""
     RUN.mkdir(exist_ok=True)
-    started = [node.start() for node in nodes]
-    if not all(started):
+    started = [node for node in nodes if node.start()]
+    if len(started) < len(nodes):
+        if started:
+            names = " and ".join(node.name for node in started)
+            print(f"{names} run; make stop stops them")
         return 1
     deadline = time.monotonic() + START_SECONDS
     for node in nodes:
@@ -146,6 +159,20 @@ def start(nodes: list[Node], everybody: bool) -> int:
             "\nmake stop N=2 stops member 2, make stop stops all."
             "\nLogs are in run/, data in data/."
         )
+    return 0
+
+
+def show(nodes: list[Node], everybody: bool) -> int:
+    """Say what C{nodes} do, and who else is a member."""
+    others: dict[str, str] = {}
+    for node in nodes:
+        state = node.ask("/_/status") or {}
+        role = state.get("role", "runs, does not serve" if node.pid() else "stopped")
+        print(f"{node.name}  {node.url}  {role}")
+        others = others or node.others([other.number for other in nodes])
+    if everybody:
+        for number, url in sorted(others.items()):
+            print(f"member {number}, which is not in the Procfile: {url}")
     return 0
 
 
@@ -168,11 +195,7 @@ def main(words: list[str]) -> int:
     if verb == "stop":
         stopped = [node.stop() for node in reversed(chosen)]
         return 0 if all(stopped) else 1
-    for node in chosen:
-        state = node.ask("/_/status") or {}
-        role = state.get("role", "runs, does not serve" if node.pid() else "stopped")
-        print(f"{node.name}  {node.url}  {role}")
-    return 0
+    return show(chosen, everybody=len(words) == 1)
 
 
 if __name__ == "__main__":
