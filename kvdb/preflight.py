@@ -113,5 +113,13 @@ def _check_port(host: str, port: int, what: str) -> None:
             probe.bind(address)
             probe.listen(1)
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise Refused(f"{what}: cannot listen there ({reason.lower()})") from error
+            reason = (error.strerror or str(error)).lower()
+            remedy = _REMEDIES.get(error.errno or 0, "")
+            raise Refused(f"{what}: cannot listen there ({reason}){remedy}") from error
+
+
+_REMEDIES: Final = {
+    errno.EADDRINUSE: ".  ss -ltnp tells who does: stop that, or take another port",
+    errno.EADDRNOTAVAIL: ".  ip address tells those of this machine",
+    errno.EACCES: ".  Ports below 1024 are root's: take another one",
+}

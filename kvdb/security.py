@@ -79,6 +79,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def is_unspecified(host: str) -> bool:
+    """Whether to listen at C{host} is to listen at all addresses."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 @implementer(IStreamClientEndpoint)
 class NoWay:
     """To a member that cannot be reached."""

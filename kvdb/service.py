@@ -40,13 +40,13 @@ from kvdb.node.node import Node
 from kvdb.node.replica import Replica, ReplicaDiverged, open_replica
 from kvdb.notify import READY, STOPPING, Telling, is_managed, watchdog_seconds
 from kvdb.options import Options
-from kvdb.peer.addresses import parse_peer_url, tcp_dial
+from kvdb.peer.addresses import parse_peer_url, tcp_dial, url_of
 from kvdb.peer.handshake import Identity as PeerIdentity
 from kvdb.peer.peers import Peers
 from kvdb.preflight import Refused, allow_open_files, check
 from kvdb.reloading import Unusable
 from kvdb.rest.site import RestSettings, Site, make_site
-from kvdb.security import Security
+from kvdb.security import Security, is_unspecified
 from kvdb.settings import Settings
 from kvdb.storage.filesystem import DirectoryInUse, DiskFull, SyncFailed
 from kvdb.storage.journal import LogClosed
@@ -329,13 +329,15 @@ class HTTPService(Service):
         factory = security.for_clients(self.site)
         self.port = self._host.listen(settings.port, factory, settings.host)
         address: Any = self.port.getHost()
-        node.reports.client_url = f"{security.scheme}://{settings.host}:{address.port}"
+        everywhere = is_unspecified(settings.host)
+        # Where all addresses serve, this is one that the other members know.
+        host = parse_peer_url(security.peer_url)[0] if everywhere else settings.host
+        node.reports.client_url = url_of(security.scheme, host, address.port)
         log.info(
-            "member {node} serves clients at {scheme}://{host}:{port}",
+            "member {node} serves clients at {url}{more}",
             node=settings.node_id,
-            scheme=security.scheme,
-            host=settings.host,
-            port=address.port,
+            url=node.reports.client_url,
+            more=", and at all other addresses of this machine" if everywhere else "",
         )
         security.say_warnings()
 

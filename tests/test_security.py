@@ -27,7 +27,13 @@ from zope.interface import provider
 
 from kvdb.host import RealHost
 from kvdb.preflight import Refused, allow_open_files, check
-from kvdb.security import EXPIRY_SECONDS, Security, is_loopback, load_tls
+from kvdb.security import (
+    EXPIRY_SECONDS,
+    Security,
+    is_loopback,
+    is_unspecified,
+    load_tls,
+)
 from kvdb.tls.settings import TLSFiles
 from tests.end_to_end.cluster import free_ports
 from tests.test_options import settings
@@ -66,6 +72,13 @@ def machine() -> Iterator[Machine]:
 
 
 OUTSIDE = ["--cluster", "http://10.0.0.1:1", "--port", "2"]
+
+
+def test_which_addresses_stand_for_all() -> None:
+    for host in ("0.0.0.0", "::"):
+        assert is_unspecified(host)
+    for host in ("127.0.0.1", "::1", "localhost", "10.0.0.1", ""):
+        assert not is_unspecified(host)
 
 
 def test_which_addresses_are_this_machines_alone() -> None:

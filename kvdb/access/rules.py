@@ -117,14 +117,13 @@ def parse_access(data: bytes) -> Access:
 
 
 def _parse(data: bytes) -> dict[str, Any]:
+    is_json = data.lstrip().startswith(b"{")
     try:
         text = data.decode()
-        if text.lstrip().startswith("{"):
-            whole = json.loads(text)
-        else:
-            whole = tomllib.loads(text)
+        whole = json.loads(text) if is_json else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"is neither TOML nor JSON ({error})") from None
+        form = "JSON" if is_json else "TOML"
+        raise ValueError(f"is not {form} ({error})") from None
     return _table(whole, "the file")
 
 

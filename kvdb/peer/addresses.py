@@ -24,7 +24,14 @@ from twisted.internet.interfaces import IReactorTCP, IStreamClientEndpoint
 
 from kvdb.store.membership import MAX_URL_BYTES, url_problem
 
-__all__ = ["MAX_URL_BYTES", "Dial", "is_secured", "parse_peer_url", "tcp_dial"]
+__all__ = [
+    "MAX_URL_BYTES",
+    "Dial",
+    "is_secured",
+    "parse_peer_url",
+    "tcp_dial",
+    "url_of",
+]
 
 Dial = Callable[[str], IStreamClientEndpoint]
 """What makes of a peer URL the endpoint that reaches it."""
@@ -45,6 +52,11 @@ def parse_peer_url(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     assert parts.hostname and parts.port, f"{url} has a host and a port"
     return parts.hostname, parts.port
+
+
+def url_of(scheme: str, host: str, port: int) -> str:
+    """A URL; an IPv6 address in it has brackets (RFC 3986, section 3.2.2)."""
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def is_secured(url: str) -> bool:

@@ -58,9 +58,10 @@ class Rules(SynchronousTestCase):
     def test_what_is_wrong_is_named(self) -> None:
         user = f'[users.ann]\nsecret = "{SECRET}"\n'
         for text, reason in (
-            ("x", "is neither TOML nor JSON"),
-            ("{", "is neither TOML nor JSON"),
-            ("\udcff", "is neither TOML nor JSON"),
+            ("x", "is not TOML"),
+            ("{", "is not JSON"),
+            ("\udcff", "is not TOML"),
+            ("[users.ann]\n[users.bob]\n[users.ann]\n", "twice (at line 3"),
             ("[role.a]", "the file has 'role'; known there: anonymous, roles, users"),
             ("roles = 1", "roles is not a table"),
             ("[roles]\na = 1", "roles.a is not a table"),

@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvdb.peer.addresses import MAX_URL_BYTES, parse_peer_url, tcp_dial
+from kvdb.peer.addresses import MAX_URL_BYTES, parse_peer_url, tcp_dial, url_of
 
 GOOD = {
     "http://127.0.0.1:12379": ("127.0.0.1", 12379),
@@ -48,6 +48,11 @@ BAD = [
 
 
 class PeerURLs(SynchronousTestCase):
+    def test_a_url_is_made_of_what_it_is_parsed_to(self) -> None:
+        for url in ("http://127.0.0.1:12379", "https://[::1]:9021", "http://db1:1"):
+            scheme = url.partition(":")[0]
+            self.assertEqual(url_of(scheme, *parse_peer_url(url)), url)
+
     def test_host_and_port_are_read(self) -> None:
         for url, address in GOOD.items():
             self.assertEqual(parse_peer_url(url), address, url)
