@@ -155,11 +155,14 @@ async def test_keys_and_values_of_any_bytes(nodes: Nodes) -> None:
         "/%C3%A9": "é".encode(),
     }
     for path, value in values.items():
-        status, _, headers = await nodes.ask("PUT", 1, path, value)
+        # From Python 3.12.6 on treq writes two slashes before these two.
+        there = "/_/kv" + path if path.startswith("//") else path
+        status, _, headers = await nodes.ask("PUT", 1, there, value)
         assert status == 204
         assert headers.hasHeader(b"etag")
     for path, value in values.items():
-        assert (await nodes.ask("GET", 1, path))[:2] == (200, value)
+        there = "/_/kv" + path if path.startswith("//") else path
+        assert (await nodes.ask("GET", 1, there))[:2] == (200, value)
         assert (await nodes.ask("GET", 1, "/_/kv" + path))[:2] == (200, value)
     assert (await nodes.ask("GET", 1, "/a/b"))[1] == b"slash"
     assert (await nodes.ask("GET", 1, "/double"))[0] == 404

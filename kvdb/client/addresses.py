@@ -18,7 +18,7 @@ MAX_ENDPOINTS: Final = 64
 """More members than any cluster has."""
 
 _OWN_NAMES: Final = frozenset({b"/health", b"/metrics", b"/version", b"/_", b"/v3"})
-_OWN_PREFIXES: Final = (b"/_/", b"/v3/")
+_ELSEWHERE: Final = (b"/_/", b"/v3/", b"//")
 
 
 def key_bytes(key: Key) -> bytes:
@@ -36,13 +36,14 @@ def key_path(key: Key) -> str:
     Where a key is.
 
     Most stand at the root.  C{/_/kv} is the explicit address: for kvdb's own
-    names, and for digits, which are members there.
+    names, for digits, which are members there, and for two slashes, before which
+    Twisted's client writes two more, as C{urlunparse} does from Python 3.12.6 on.
 
     @raise ValueError: it is no key.
     """
     raw = key_bytes(key)
     path = quote_from_bytes(raw, safe="/")
-    if raw in _OWN_NAMES or raw.startswith(_OWN_PREFIXES) or raw[1:].isdigit():
+    if raw in _OWN_NAMES or raw.startswith(_ELSEWHERE) or raw[1:].isdigit():
         return "/_/kv" + path
     return path
 
