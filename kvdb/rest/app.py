@@ -38,7 +38,7 @@ from kvdb.rest.parsing import (
     target_path,
 )
 from kvdb.rest.permissions import check_access
-from kvdb.rest.problems import Answer, Problem, answer_to
+from kvdb.rest.problems import REASONS, Answer, Problem, answer_to
 from kvdb.rest.streaming import Sink, Stream
 from kvdb.rest.ui import Dashboard
 from kvdb.rest.watching import Watching
@@ -391,7 +391,7 @@ def _deliver(request: Any, made: Answer | Stream) -> bytes | Deferred[bytes]:
 
 def send(request: Request, made: Answer) -> bytes:
     """Write an answer's head; its body is for Klein to write."""
-    request.setResponseCode(made.status)
+    request.setResponseCode(made.status, REASONS.get(made.status))
     for name, value in made.headers.items():
         request.setHeader(name, value)
     request.setHeader(b"x-content-type-options", b"nosniff")

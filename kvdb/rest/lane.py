@@ -36,7 +36,7 @@ from kvdb.durations import Durations
 from kvdb.interfaces import Database
 from kvdb.rest.keys import content_type, written
 from kvdb.rest.parsing import check_host, check_local, is_reserved
-from kvdb.rest.problems import Answer, Problem, answer_to
+from kvdb.rest.problems import REASONS, Answer, Problem, answer_to
 from kvdb.store.commands import Outcome, OutcomeStatus
 
 MAX_HEAD_BYTES: Final = 2048
@@ -136,8 +136,7 @@ def encode_answer(answer: Answer, date: bytes) -> bytes:
 
     @param date: the headers that begin every answer.
     """
-    reason = http.RESPONSES.get(answer.status, b"Unknown Status")
-    parts = [b"HTTP/1.1 %d %s\r\n" % (answer.status, reason), date]
+    parts = [b"HTTP/1.1 %d %s\r\n" % (answer.status, REASONS[answer.status]), date]
     for name, value in answer.headers.items():
         parts.append(b"%s: %s\r\n" % (_NAMES.get(name) or name.title(), value))
     parts.append(_NOSNIFF)

@@ -34,10 +34,14 @@ log = Logger(namespace="kvdb.rest")
 PROBLEM_TYPE = b"application/problem+json"
 JSON_TYPE = b"application/json"
 
-_TITLES = {
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large",
-    HTTPStatus.REQUEST_URI_TOO_LONG: "URI Too Long",
+_TITLES = {status.value: status.phrase for status in HTTPStatus} | {
+    # As RFC 9110 has them, whatever the Python.
+    413: "Content Too Large",
+    414: "URI Too Long",
 }
+
+REASONS = {status: title.encode() for status, title in _TITLES.items()}
+"""What stands behind a status in an answer's first line."""
 
 
 @frozen(slots=True)
@@ -78,10 +82,9 @@ class Problem(Exception):
 
     def answer(self) -> Answer:
         """As it is sent."""
-        status = HTTPStatus(self.status)
         value = {
             "type": "about:blank",
-            "title": _TITLES.get(status, status.phrase),
+            "title": _TITLES[self.status],
             "status": self.status,
             "detail": str(self),
         }

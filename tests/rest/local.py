@@ -34,6 +34,7 @@ from kvdb.interfaces import (
 from kvdb.node.backups import Backups
 from kvdb.node.watches import Watches
 from kvdb.raft.messages import Entry
+from kvdb.rest.problems import REASONS
 from kvdb.rest.site import RestSettings, Site, make_site
 from kvdb.store.commands import Command, Member, Outcome, Record
 from kvdb.store.encoding import encode_command, join_commands
@@ -215,7 +216,10 @@ class Conversation:
                 line.lower().split(": ", 1) for line in lines if ": " in line
             )
             length = 0 if head else int(headers.get("content-length", "0"))
-            found.append(Reply(int(first.split()[1]), headers, data[:length]))
+            status = int(first.split()[1])
+            # Twisted's own table lacks some.
+            assert first.split(" ", 2)[2] == REASONS[status].decode(), first
+            found.append(Reply(status, headers, data[:length]))
             data = data[length:]
         return found
 
