@@ -57,14 +57,14 @@ class Reports:
     @ivar client_url: where this member serves clients; empty until it does.
     @ivar connected: ids of the members that a connection is up to.
     @ivar diverged: told why this member's data must not be used any more.
-    @ivar alarms: what was found, in sentences.
+    @ivar alarms: what was found, in sentences, and the other members it names.
     """
 
     pump: Pump
     connected: Callable[[], list[int]]
     diverged: Callable[[str], None]
     client_url: str = ""
-    alarms: dict[str, None] = field(factory=dict)
+    alarms: dict[str, list[int]] = field(factory=dict)
     _latest: dict[int, tuple[float, Report]] = field(factory=dict)
     _heard: dict[int, dict[int, int]] = field(factory=dict)
     _differs_since: dict[int, float] = field(factory=dict)
@@ -94,6 +94,8 @@ class Reports:
 
     def received(self, sender: int, report: Report) -> None:
         """What another member says of itself."""
+        if sender not in self.pump.replica.store.members:
+            return
         self._latest[sender] = (self.pump.clock.seconds(), report)
         for index, window in report.windows:
             if index in self._heard or index > self._oldest_kept():
@@ -103,9 +105,6 @@ class Reports:
             oldest = min(self._heard)
             del self._heard[oldest]
             self._differs_since.pop(oldest, None)
-        for node in list(self._latest):
-            if node not in self.pump.replica.store.members:
-                del self._latest[node]
 
     def latest(self, node: int) -> tuple[float, Report] | None:
         """A member's last report and its age in seconds, if it is fresh."""
@@ -121,9 +120,20 @@ class Reports:
         return min(self._heard) if len(self._heard) >= MAX_WINDOWS else 0
 
     def ticked(self) -> None:
-        """Compare what has been applied here since it was heard of."""
+        """Forget who is no member; compare what was applied since it was heard of."""
+        for node in self._latest.keys() - self.pump.replica.store.members.keys():
+            self._forget(node)
         for index in list(self._heard):
             self._compare(index)
+
+    def _forget(self, node: int) -> None:
+        """It was removed, and what was wrong with it is no matter any more."""
+        del self._latest[node]
+        for heard in self._heard.values():
+            heard.pop(node, None)
+        for alarm, named in list(self.alarms.items()):
+            if node in named:
+                del self.alarms[alarm]
 
     def _compare(self, index: int) -> None:
         """Hold what is known of one window against each other."""
@@ -145,7 +155,8 @@ class Reports:
                 f"members {_names([self.pump.node_id, *others])} differ in what they"
                 f" hold at index {index}, and it is not known which is right: look"
                 " at each one's data (kvdbctl status, kvdbctl fsck), and replace the"
-                " wrong one"
+                " wrong one",
+                others,
             )
         elif own != agreed[0]:
             right = sorted(n for n in heard if heard[n] == agreed[0])
@@ -158,13 +169,14 @@ class Reports:
         else:
             self._say(
                 f"member {_names(others)} differs from most others in what it holds at"
-                f" index {index}, and stops: replace it"
+                f" index {index}, and stops: replace it",
+                others,
             )
 
-    def _say(self, alarm: str) -> None:
+    def _say(self, alarm: str, others: list[int]) -> None:
         kind = alarm.partition(" at index ")[0]
         if not any(known.startswith(kind) for known in self.alarms):
-            self.alarms[alarm] = None
+            self.alarms[alarm] = others
             log.critical("{alarm}", alarm=alarm)
 
 

@@ -75,6 +75,14 @@ def test_the_odd_one_stops_and_the_others_name_it(who: str) -> None:
         assert other.node is not None, "another one stopped"
         alarms = other.node.status().alarms
         assert any(f"member {number} differs" in alarm for alarm in alarms), alarms
+    # Once it is removed that is no matter any more.
+    leader = cluster.leader()
+    assert leader is not None and leader.node is not None, "nobody leads"
+    leader.node.remove_member(number)
+    cluster.run(cluster.timeline.now + 5.0)
+    for other in others:
+        assert other.node is not None, "another one stopped"
+        assert list(other.node.status().alarms) == []
     # And it does not come back on that data.
     ended.reasons.clear()
     cluster.start(odd)
