@@ -278,8 +278,24 @@ class Security(Service):
                     f"a certificate in --{prefix}cert-file or"
                     f" --{prefix}trusted-ca-file expires on {day(tls.value.expires)}"
                 )
+        yield from self._wrong_name()
         if self.access is not None and self.access.problem:
             yield self.access.problem
+
+    def _wrong_name(self) -> Iterator[str]:
+        """That the others will not take this member's certificate for its own."""
+        if self.peer_tls is None or not is_secured(self.peer_url):
+            return
+        from kvdb.tls.transport import names_of, valid_for
+
+        certificate = self.peer_tls.value.certificate
+        host = parse_peer_url(self.peer_url)[0]
+        if not valid_for(certificate, host):
+            yield (
+                f"--peer-cert-file: the certificate is valid for"
+                f" {names_of(certificate)}, and not for {host}: members that dial"
+                f" {self.peer_url} refuse it"
+            )
 
     def _open_doors(self) -> Iterator[str]:
         settings = self._settings

@@ -147,6 +147,19 @@ def test_closed_doors_are_not(machine: Machine, tmp_path: Path) -> None:
     found.stopService()
 
 
+def test_a_certificate_for_another_peer_url_is_told_of(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """Of which the member itself would hear nothing: it is the others who refuse."""
+    peer = evolve(put(machine, Authority(tmp_path)), prefix="peer-")
+    found = security(machine, peer_tls=peer)
+    assert list(found.warnings()) == []  # its URL is plain, and nobody is shown it
+    found.for_members("https://127.0.0.1:1", found)  # type: ignore[arg-type]
+    [warning] = found.warnings()
+    assert "is valid for 10.0.0.1, and not for 127.0.0.1" in warning
+    found.stopService()
+
+
 @pytest.mark.logs_errors
 def test_what_is_wrong_with_files_is_a_warning(
     machine: Machine, tmp_path: Path

@@ -40,11 +40,13 @@ class Material:
     @ivar client: for those that are made.
     @ivar expires: when the first of the certificates does, in seconds since
         1970.
+    @ivar certificate: what others are shown.
     """
 
     server: SSL.Context
     client: SSL.Context
     expires: float
+    certificate: crypto.X509
 
 
 def load(files: Files, named: TLSFiles) -> Material:
@@ -86,7 +88,7 @@ def load(files: Files, named: TLSFiles) -> Material:
             store.add_cert(crypto.X509.from_cryptography(one))
     server, client = contexts
     expires = min(one.not_valid_after_utc.timestamp() for one in (chain[0], *trusted))
-    return Material(server, client, expires)
+    return Material(server, client, expires, crypto.X509.from_cryptography(chain[0]))
 
 
 def _certificates(files: Files, path: str, option: str) -> list[x509.Certificate]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from OpenSSL import SSL
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -136,7 +137,7 @@ def test_the_dialling_sides_certificate(
         bare.get_cert_store().add_cert(  # type: ignore[union-attr]
             __import__("OpenSSL").crypto.X509.from_cryptography(authority.certificate)
         )
-        found.value = type(found.value)(bare, bare, 0.0)
+        found.value = evolve(found.value, client=bare)
     server, client = listening.accept(), dialled(found, HOST, Clock())
     carry(client, server)
     assert mine in listening.said
@@ -156,7 +157,7 @@ def test_old_protocols_and_ciphers_are_refused(authority: Authority) -> None:
             context.set_max_proto_version(SSL.TLS1_1_VERSION)
         else:
             context.set_cipher_list(b"ECDHE-ECDSA-AES128-SHA")
-        old.value = type(old.value)(context, context, 0.0)
+        old.value = evolve(old.value, client=context)
         server, client = listening.accept(), dialled(old, HOST, Clock())
         carry(client, server)
         expected = "TLS 1.2" if limit == "version" else "shares no cipher"
