@@ -17,6 +17,7 @@ from typing import Any
 import click
 import pytest
 from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from kvdb import __version__
@@ -452,6 +453,48 @@ def test_the_bench_keeps_what_it_is_told_to(shell: Shell) -> None:
     out = shell.run("bench", "--prefix", "/b/", *arguments)[1]
     assert [json.loads(line)["what"] for line in out.splitlines()] == ["put", "get"]
     assert shell.run("list") == (0, b"/b/0\n/b/1\n/b/2\n")
+
+
+def test_the_bench_is_interrupted(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It removes what it wrote, and nothing else, also where one request hangs."""
+    cluster = shell.cluster
+    slow_down(cluster)
+    plain = Client.put
+
+    async def put(client: Client, key: bytes, value: bytes, **more: Any) -> Any:
+        if key == b"/bench/0":
+            await Deferred()
+        return await plain(client, key, value, **more)
+
+    monkeypatch.setattr(Client, "put", put)
+    assert shell.run("put", "/bench/999", "theirs")[0] == 0
+    streams = Streams(io.BytesIO(), io.BytesIO(), io.StringIO(), on_terminal=False)
+    asked = read(("bench", "--concurrency", "4"), streams)
+    assert isinstance(asked, Asked)
+    work = perform(
+        asked, cluster.reactor, streams, lambda kept, reactor: cluster.client()
+    )
+    doing = Deferred.fromCoroutine(work)
+    cluster.advance(0.5)
+    assert b"/bench/101" in shell.run("list", "--limit", "1000")[1].splitlines()
+    doing.cancel()
+
+    async def ended() -> None:
+        with pytest.raises(CancelledError):
+            await doing
+
+    cluster.run(ended())
+    assert shell.run("list") == (0, b"/bench/999\n")
+
+
+def test_the_bench_says_what_it_leaves(shell: Shell) -> None:
+    slow_down(shell.cluster)
+    for member in shell.cluster.members.values():
+        shell.cluster.reactor.callLater(0.5, member.stop)
+    assert shell.run("bench", "--timeout", "1")[0] == 6
+    assert "keys that begin with /bench/ are left there" in shell.error
 
 
 def test_the_bench_ends_when_nobody_is_there(shell: Shell) -> None:

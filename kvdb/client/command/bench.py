@@ -94,10 +94,12 @@ def bench(
     async def job(session: Session) -> int:
         client, clock = session.client, session.reactor
         names = [start + b"%d" % number for number in range(keys)]
+        tried: dict[bytes, None] = {}
         puts, gets = Latencies(), Latencies()
         taken = {"put": seconds, "get": seconds}
 
         async def put(name: bytes) -> None:
+            tried[name] = None
             await client.put(name, value)
 
         async def get(name: bytes) -> None:
@@ -116,8 +118,11 @@ def bench(
                     taken[kind] = clock.seconds() - began
         finally:
             if not keep:
-                tried = puts.count + puts.failed + concurrency
-                await _remove(client.delete, names[:tried], concurrency)
+                try:
+                    await _remove(client.delete, list(tried), concurrency)
+                except ClientError:
+                    session.note(f"keys that begin with {prefix} are left there")
+                    raise
         rows = [
             _row("put", puts, taken["put"]),
             _row("get", gets, taken["get"]),
