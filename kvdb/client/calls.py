@@ -125,7 +125,10 @@ class Attempts:
                 hint=SAME_KEY if token else LOOK_FIRST,
             )
         if self.hopeless:
-            hint = "Name the certificate to trust (cacert), or another endpoint."
+            hint = (
+                "Name the certificate to trust (cacert), and the endpoint as its"
+                " certificate does."
+            )
         else:
             hint = "Look whether a majority of the members runs and can be reached."
         return Unavailable(

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
@@ -27,7 +27,13 @@ from kvdb.client.command.bench import Latencies
 from kvdb.client.command.main import Asked, Streams, line_of, perform, read
 from kvdb.client.command.options import make_client
 from kvdb.client.command.session import escaped, size_text, table
-from kvdb.client.errors import OutcomeUnknown, Unavailable
+from kvdb.client.errors import (
+    OutcomeUnknown,
+    Unauthorized,
+    Unavailable,
+    UnexpectedAnswer,
+)
+from kvdb.client.model import Health, Status
 from kvdb.client.testing import FakeCluster
 from kvdb.interfaces import OutcomeUnknown as UnknownInside
 from tests.client.scripted import answer, backup, put_script, stream, then_cut
@@ -447,6 +453,57 @@ def slow_down(cluster: FakeCluster) -> None:
         member.latency = 0.005
 
 
+STEERING = "\x1b[2J\nalarm\u202e\ud800"
+
+
+@pytest.mark.parametrize("on_terminal", [False, True])
+def test_what_a_server_says_steers_no_terminal(
+    on_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell = Shell(on_terminal=on_terminal)
+    plain = FakeCluster.client
+
+    def client(cluster: FakeCluster, *words: Any, **more: Any) -> Client:
+        made = plain(cluster, *words, **more)
+        honest, well = made.status, made.health
+
+        async def status(endpoint: str | None = None) -> Status:
+            found = await honest(endpoint)
+            [one, *others] = found.members
+            return evolve(
+                found,
+                alarms=[STEERING],
+                members=[evolve(one, version=STEERING), *others],
+            )
+
+        async def health(endpoint: str | None = None) -> Health:
+            return evolve(await well(endpoint), healthy=False, reason=STEERING)
+
+        monkeypatch.setattr(made, "status", status, raising=False)
+        monkeypatch.setattr(made, "health", health, raising=False)
+        return made
+
+    monkeypatch.setattr(FakeCluster, "client", client)
+    for words in (["status"], ["health"], ["status", "--json"], ["health", "--json"]):
+        said = shell.run(*words)[1].decode()
+        if "--json" in words:
+            assert repr(STEERING)[1:-1] in str(json.loads(said.split("\n")[0]))
+        if on_terminal or "--json" not in words:
+            assert all(line.isprintable() for line in said.split("\n")), said
+            assert "[2J" in said
+    shell.error = ""
+    error = UnexpectedAnswer(STEERING, endpoint="http://h:1")
+    Streams(io.BytesIO(), io.BytesIO(), errors := io.StringIO(), False).complain(
+        line_of(error)
+    )
+    assert errors.getvalue()[:-1].isprintable()
+
+
+def test_a_missing_secret_is_told_of_in_the_commands_words() -> None:
+    error = Unauthorized("this needs a role", hint="Authorization: Basic ...")
+    assert "--user and KVDB_PASSWORD" in line_of(error)
+
+
 def test_the_bench_keeps_what_it_is_told_to(shell: Shell) -> None:
     slow_down(shell.cluster)
     arguments = ("--seconds", "0.1", "--keys", "3", "--keep", "--json", "--stale")
@@ -682,6 +739,7 @@ def test_secrets_come_from_files_and_the_environment(tmp_path: Path) -> None:
         (("--endpoints", "x y"), "not an endpoint"),
         (("--token-file", "/no/file"), "--token-file: /no/file cannot be read"),
         (("--user", "u"), "--password-file or KVDB_PASSWORD"),
+        (("--password-file", __file__), "a password, and no --user"),
         (("--cacert", "/no/file"), "/no/file cannot be read"),
         (("--cacert", __file__), "no certificate in PEM"),
         (("--cert", __file__), "with its private key"),

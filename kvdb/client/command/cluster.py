@@ -19,6 +19,7 @@ from kvdb.client.command.session import (
     NO,
     Job,
     Session,
+    printable,
     size_text,
     table,
 )
@@ -253,7 +254,7 @@ def status() -> Job:
         for view in views:
             for kind, texts in (("alarm", view.alarms), ("warning", view.warnings)):
                 for text in texts:
-                    session.line(f"{kind}, member {view.id}: {text}")
+                    session.line(f"{kind}, member {view.id}: {printable(text)}")
         if not leads:
             session.note("nobody leads: start a majority of the voters")
         return DONE if leads else NO
@@ -307,7 +308,8 @@ def health() -> Job:
             elif one.healthy:
                 session.line(f"{endpoint} is healthy")
             else:
-                session.line(f"{endpoint} is not healthy: {one.reason}")
+                reason = printable(str(one.reason))
+                session.line(f"{endpoint} is not healthy: {reason}")
         return DONE if all(one.healthy for one in found.values()) else NO
 
     return job

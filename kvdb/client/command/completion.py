@@ -22,6 +22,6 @@ def completion(context: click.Context, shell: str) -> Job:
     source = kind(context.find_root().command, {}, NAME, variable).source()
 
     async def job(session: Session) -> None:
-        session.line(source)
+        session.write(source.encode() + b"\n")
 
     return job

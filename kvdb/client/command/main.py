@@ -38,6 +38,7 @@ from kvdb.client.command.session import (
     USAGE,
     Job,
     Session,
+    printable,
 )
 from kvdb.client.command.tree import tree
 
@@ -67,7 +68,7 @@ class Streams:
     def complain(self, text: str) -> None:
         """One line."""
         try:
-            self.errors.write(f"{NAME}: {' '.join(text.split())}\n")
+            self.errors.write(f"{NAME}: {printable(' '.join(text.split()))}\n")
             self.errors.flush()
         except OSError:
             pass  # nobody reads it
@@ -150,7 +151,14 @@ def line_of(error: errors.ClientError) -> str:
         text += f" ({error.endpoint})"
     if isinstance(error, errors.OutcomeUnknown) and error.idempotency_key:
         text += f" [--idempotency-key {error.idempotency_key}]"
-    return f"{text.rstrip('.')}. {error.hint}" if error.hint else text
+    hint = _HINTS.get(type(error), error.hint)
+    return f"{text.rstrip('.')}. {hint}" if hint else text
+
+
+_HINTS: Final[dict[type[errors.ClientError], str]] = {
+    errors.Unauthorized: "Say who you are: --user and KVDB_PASSWORD, or KVDB_TOKEN.",
+}
+"""In the words of the command, where the server has those of HTTP."""
 
 
 @define(slots=True, eq=False)

@@ -121,9 +121,12 @@ def make_client(
             tls = TLS.from_files(**files)
         token = _secret(kept, "token-file", environment("KVDB_TOKEN"))
         user = kept.get("user")
-        password = None
-        if user is not None:
-            password = _secret(kept, "password-file", environment("KVDB_PASSWORD"))
+        password = _secret(kept, "password-file", environment("KVDB_PASSWORD"))
+        if user is None:
+            if password is not None and token is None:
+                raise ValueError("there is a password, and no --user (or KVDB_USER)")
+            password = None
+        else:
             if password is None:
                 raise ValueError(
                     "--user needs a password: --password-file or KVDB_PASSWORD"

@@ -6,7 +6,8 @@ Rules:
 * answers go to the standard output, all else to the standard error;
 * what moves (bars, live figures) is shown on a terminal only;
 * to a terminal, what could steer it is written as an escape; to a file or a
-  pipe, bytes go as they are.
+  pipe, bytes go as they are;
+* what a server says of itself is text on one line, wherever it goes.
 """
 
 from __future__ import annotations
@@ -76,15 +77,21 @@ class Session:
 
     def line(self, text: str) -> None:
         """A line of an answer."""
+        if self.on_terminal:
+            text = printable(text)
         self.write(text.encode("utf-8", "surrogateescape") + b"\n")
 
     def json(self, value: Any) -> None:
         """An answer as JSON, on one line."""
-        self.line(json.dumps(value, ensure_ascii=False))
+        text = json.dumps(value, ensure_ascii=False)
+        if self.on_terminal:
+            text = printable(text, lambda character: json.dumps(character)[1:-1])
+        # What is half of a pair stands in JSON as its escape.
+        self.write(text.encode("utf-8", "backslashreplace") + b"\n")
 
     def note(self, text: str) -> None:
         """A line that is no answer."""
-        self.errors.write(f"{NAME}: {text}\n")
+        self.errors.write(f"{NAME}: {printable(text)}\n")
         self.errors.flush()
 
     def shown(self, data: bytes) -> bytes:
@@ -107,6 +114,14 @@ def escaped(data: bytes) -> str:
     )
 
 
+def printable(text: str, escape: Callable[[str], str] | None = None) -> str:
+    """Text with escapes for what is no character that one sees, or a space."""
+    if text.isprintable():
+        return text
+    escape = escape or _escape
+    return "".join(c if c.isprintable() else escape(c) for c in text)
+
+
 def _is_plain(character: str) -> bool:
     if character == " ":
         return True
@@ -114,7 +129,8 @@ def _is_plain(character: str) -> bool:
 
 
 def _escape(character: str) -> str:
-    raw = character.encode("utf-8", "surrogateescape")
+    is_byte = "\udc80" <= character <= "\udcff"
+    raw = character.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
     return "".join(f"\\x{byte:02x}" for byte in raw)
 
 
@@ -135,7 +151,9 @@ def table(
     @param right: the heads of columns that are set to the right.
     """
     cells = [list(heads)]
-    cells += [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    cells += [
+        ["-" if cell is None else printable(str(cell)) for cell in row] for row in rows
+    ]
     widths = [max(len(row[i]) for row in cells) for i in range(len(heads))]
     lines = []
     for row in cells:
