@@ -42,6 +42,7 @@ from kvdb.offline.files import real_filesystem
 from kvdb.offline.fsck import fsck
 from kvdb.offline.restore import NewCluster, Restored, restore
 from kvdb.raft.messages import Entry
+from kvdb.storage.unsynced import this_boot
 from kvdb.store.commands import Member, Put
 from kvdb.store.encoding import encode_command, join_commands
 from kvdb.store.rocks import RocksEngines
@@ -287,7 +288,7 @@ def measure(directory: Path, keys: int, console: Console) -> bool:
 
 def digest_of(directory: Path) -> str:
     """What C{fsck} says of all keys in a directory."""
-    checked = fsck(str(directory), silent)
+    checked = fsck(str(directory), this_boot(), silent)
     if checked.findings.errors:
         raise SystemExit(checked.findings.found[0].text())
     return checked.digest or ""

@@ -13,8 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
@@ -25,13 +24,11 @@ from kvdb.notify import READY, STOPPING, notify, status_line
 from kvdb.reloading import Files, RealFiles
 from kvdb.rest.eager import BACKLOG, EagerPort
 from kvdb.storage.filesystem import FileSystem, OneThread, RealFileSystem
+from kvdb.storage.unsynced import this_boot
 from kvdb.store.engine import Engines
 from kvdb.store.rocks import RocksEngines
 
 log = Logger(namespace="kvdb.service")
-
-BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
-"""See random(4)."""
 
 
 class Host(Protocol):
@@ -118,10 +115,7 @@ class RealHost:
 
     def boot_id(self) -> str:
         """See there."""
-        try:
-            return Path(BOOT_ID).read_text("ascii").strip()
-        except OSError:
-            return ""
+        return this_boot()
 
     def time_of_day(self) -> float:
         """See there."""

@@ -20,12 +20,15 @@ from kvdb.raft.messages import Entry, EntryType
 from kvdb.storage.log import Log
 from kvdb.storage.records import BadRecord
 from kvdb.storage.segment import CorruptLog, TornEnd, decode_batch, find_batch
+from kvdb.storage.unsynced import LOST, MARK, REMEDY, PowerWasLost, Unsynced
 from kvdb.store.encoding import (
     UnknownCommand,
     decode_command,
     decode_member_change,
     split_commands,
 )
+
+SYNC: Final = "start the node before the machine stops; it syncs all of it"
 
 READ_BYTES: Final = 1 << 20
 """Of entries, read at once."""
@@ -46,6 +49,7 @@ class LogCheck:
     """
 
     directory: str
+    boot_id: str
     findings: Findings
     read: Read
     segments: int = 0
@@ -65,7 +69,7 @@ class LogCheck:
                 self.segments += 1
                 self._check_segment(path, buffer)
                 self.read(len(buffer))
-            elif name not in ("lock", "reserve") and not name.endswith(".new"):
+            elif name not in ("lock", "reserve", MARK) and not name.endswith(".new"):
                 self.findings.warning(
                     path, None, "this file is none of kvdb's", "move it elsewhere"
                 )
@@ -84,6 +88,19 @@ class LogCheck:
                 batch = found
             self.size += batch.end - offset
             offset = batch.end
+
+    def check_mark(self) -> None:
+        """Whether there may be less here than was acknowledged."""
+        mark = Unsynced(Untouched(), self.directory, self.boot_id)
+        if not mark.is_set():
+            return
+        try:
+            mark.check()
+        except PowerWasLost:
+            self.findings.error(mark.path, None, LOST, REMEDY)
+        else:
+            what = "what was acknowledged last is in this machine's memory alone"
+            self.findings.warning(mark.path, None, what, SYNC)
 
     def note_torn(self, torn: TornEnd) -> None:
         """The log was read, but for its end."""

@@ -43,6 +43,7 @@ from kvdb.options import parse_cluster
 from kvdb.storage.filesystem import DirectoryInUse, DiskFull, SyncFailed
 from kvdb.storage.log import UnknownFormat
 from kvdb.storage.segment import CorruptLog
+from kvdb.storage.unsynced import this_boot
 from kvdb.store.backup import BackupHeader, BadBackup
 from kvdb.store.encoding import UnknownCommand
 from kvdb.store.engine import EngineError
@@ -362,7 +363,7 @@ def fsck(directory: str, as_json: bool) -> int:
     Nothing is changed.  The exit status is 1 if there is an error.
     """
     with bar("reading", None) as progress:
-        found = checking.fsck(directory, progress)
+        found = checking.fsck(directory, this_boot(), progress)
     findings = found.findings
     if _is_json(as_json):
         for one in findings.found:

@@ -37,10 +37,11 @@ class Checked:
     digest: str | None
 
 
-def fsck(directory: str, progress: Progress) -> Checked:
+def fsck(directory: str, boot_id: str, progress: Progress) -> Checked:
     """
     Read everything.
 
+    @param boot_id: of this boot of the machine.
     @raise DirectoryInUse: a node has it.
     @raise Unusable: it is no data directory.
     """
@@ -52,10 +53,11 @@ def fsck(directory: str, progress: Progress) -> Checked:
         done += size
         progress(done)
 
-    log_check = LogCheck(f"{directory}/log", findings, read)
+    log_check = LogCheck(f"{directory}/log", boot_id, findings, read)
     store_check = StoreCheck(directory, findings, read)
     with held(directory):
         log_check.check_segments()
+        log_check.check_mark()
         try:
             with read_log(directory) as log:
                 if log.repaired is not None:

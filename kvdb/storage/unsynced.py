@@ -16,6 +16,7 @@ away only when all is synced; a mark of another boot refuses the directory.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from attrs import frozen
@@ -25,6 +26,28 @@ from kvdb.storage.filesystem import FileSystem
 MARK: Final = "unsynced"
 
 MAX_BOOT_ID_BYTES: Final = 64
+
+BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+"""See random(4)."""
+
+LOST: Final = (
+    "the machine stopped while this member acknowledged before its disk had it"
+    " (--sync-interval), so what it acknowledged last may be gone"
+)
+
+REMEDY: Final = (
+    "remove the member, and add it under a new id with an empty data directory; if a"
+    " majority is in this state, see kvdbctl recover"
+)
+
+
+def this_boot() -> str:
+    """What tells this boot of this machine from all others; empty where it does not
+    say."""
+    try:
+        return Path(BOOT_ID).read_text("ascii").strip()
+    except OSError:
+        return ""
 
 
 class PowerWasLost(Exception):
@@ -44,40 +67,39 @@ class Unsynced:
     boot_id: str
 
     @property
-    def _path(self) -> str:
+    def path(self) -> str:
+        """Where it is."""
         return f"{self.directory}/{MARK}"
+
+    def is_set(self) -> bool:
+        """Whether there is one, of this boot or of another."""
+        return self.filesystem.exists(self.path)
 
     def check(self) -> None:
         """@raise PowerWasLost: the mark is that of another boot."""
-        if not self.filesystem.exists(self._path):
+        if not self.is_set():
             return
-        file = self.filesystem.open(self._path)
+        file = self.filesystem.open(self.path)
         try:
             found = file.read(0, MAX_BOOT_ID_BYTES)
         finally:
             file.close()
         if found != self.boot_id.encode():
-            raise PowerWasLost(
-                f"{self._path}: the machine stopped while this member acknowledged"
-                " before its disk had it (--sync-interval), so what it acknowledged"
-                " last may be gone.  Remove the member, and add it under a new id with"
-                " an empty data directory; if a majority is in this state, see"
-                " kvdbctl recover"
-            )
+            raise PowerWasLost(f"{self.path}: {LOST}.  What to do: {REMEDY}")
 
     def begin(self) -> None:
         """From now on it may acknowledge what is not synced."""
-        file = self.filesystem.open(f"{self._path}.new")
+        file = self.filesystem.open(f"{self.path}.new")
         try:
             file.write(0, self.boot_id.encode())
             file.sync()
         finally:
             file.close()
-        self.filesystem.rename(f"{self._path}.new", self._path)
+        self.filesystem.rename(f"{self.path}.new", self.path)
         self.filesystem.sync_directory(self.directory)
 
     def end(self) -> None:
         """All that was acknowledged is synced, and will be from now on."""
-        if self.filesystem.exists(self._path):
-            self.filesystem.remove(self._path)
+        if self.filesystem.exists(self.path):
+            self.filesystem.remove(self.path)
             self.filesystem.sync_directory(self.directory)

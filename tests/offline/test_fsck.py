@@ -24,6 +24,8 @@ from tests.offline.member import (
     some_commands,
 )
 
+BOOT = "0b75bb73-4c2c-4a3e-9a9e-3f1ab6d9d1a2"
+
 
 @pytest.fixture
 def member(tmp_path: Path) -> Path:
@@ -34,7 +36,7 @@ def check(directory: Path) -> Checked:
     """And nothing is changed by it."""
     before = fingerprint(directory)
     try:
-        return fsck(str(directory), nothing)
+        return fsck(str(directory), BOOT, nothing)
     finally:
         assert fingerprint(directory) == before
 
@@ -53,7 +55,7 @@ def flip(path: Path, offset: int) -> None:
 
 def test_one_that_is_well(member: Path) -> None:
     told: list[int] = []
-    checked = fsck(str(member), told.append)
+    checked = fsck(str(member), BOOT, told.append)
     assert checked.findings.found == []
     assert checked.findings.errors == 0
     assert checked.entries == 221
@@ -67,6 +69,28 @@ def test_its_digest_is_that_of_its_backup(tmp_path: Path) -> None:
     commands = some_commands(80)
     checked = check(make_member(tmp_path / "m", commands))
     assert checked.digest == digest_of(backup_bytes(commands))
+
+
+# What was acknowledged before it was on the disk.
+
+
+def test_what_is_in_memory_alone(member: Path) -> None:
+    (member / "log" / "unsynced").write_text(BOOT)
+    checked = check(member)
+    finding = only(checked)
+    assert (finding.is_error, checked.findings.errors) == (False, 0)
+    assert finding.path == f"{member}/log/unsynced"
+    assert "in this machine's memory alone" in finding.what
+    assert "start the node" in finding.remedy
+
+
+def test_what_a_loss_of_power_may_have_taken(member: Path) -> None:
+    (member / "log" / "unsynced").write_text("another boot")
+    checked = check(member)
+    finding = only(checked)
+    assert (finding.is_error, checked.findings.errors) == (True, 1)
+    assert "what it acknowledged last may be gone" in finding.what
+    assert "under a new id" in finding.remedy
 
 
 # The log.

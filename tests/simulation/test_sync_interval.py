@@ -65,7 +65,7 @@ def test_who_lost_power_does_not_start_again() -> None:
     [(why, status)] = ends
     assert status == 1
     assert "--sync-interval" in why
-    assert "Remove the member" in why
+    assert "remove the member" in why
 
 
 def test_who_stopped_in_peace_starts_after_a_loss_of_power() -> None:
