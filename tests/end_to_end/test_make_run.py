@@ -1,0 +1,89 @@
+"""What make run, start, stop and status do: the first commands of the README."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+
+from tests.end_to_end.cluster import ask, free_ports
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@frozen
+class Checkout:
+    """A directory with a Procfile of its own ports."""
+
+    path: Path
+    ports: list[int]
+
+    def say(self, *words: str, status: int = 0) -> list[str]:
+        """What the script prints, line by line."""
+        done = subprocess.run(
+            [sys.executable, "scripts/cluster.py", *words],
+            cwd=self.path,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (status, ""), done.stdout
+        return done.stdout.splitlines()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Checkout]:
+    text = (ROOT / "Procfile").read_text()
+    ports = free_ports(6)
+    fixed = (12380, 22380, 32380, 12379, 22379, 32379)
+    for written, free in zip(fixed, ports, strict=True):
+        text = text.replace(str(written), str(free))
+    (tmp_path / "Procfile").write_text(text)
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "cluster.py", tmp_path / "scripts")
+    found = Checkout(tmp_path, ports)
+    try:
+        yield found
+    finally:
+        found.say("stop")
+
+
+def test_the_cluster_of_the_procfile(checkout: Checkout) -> None:
+    urls = [f"http://127.0.0.1:{port}" for port in checkout.ports[:3]]
+    said = checkout.say("start")
+    assert said[:3] == [
+        f"kvdb{number}: waiting for {url} - ready"
+        for number, url in enumerate(urls, start=1)
+    ]
+    assert f"  curl -L {urls[0]}/my-key -XPUT -d hello" in said
+    assert ask("PUT", f"{urls[0]}/my-key", b"hello").status == 204
+    assert ask("GET", f"{urls[2]}/my-key").body == b"hello"
+    roles = [line.split()[2] for line in checkout.say("status")]
+    assert sorted(roles) == ["follower", "follower", "leader"]
+    assert checkout.say("stop", "2") == ["kvdb2 stopped"]
+    assert checkout.say("status", "2") == [f"kvdb2  {urls[1]}  stopped"]
+    assert ask("PUT", f"{urls[0]}/my-key", b"bar").status == 204
+    assert checkout.say("start", "2") == [f"kvdb2: waiting for {urls[1]} - ready"]
+    assert ask("GET", f"{urls[1]}/my-key").body == b"bar"
+    assert ask("POST", f"{urls[0]}/4", b"http://127.0.0.1:1").status == 204
+    assert checkout.say("status")[3:] == [
+        "member 4, which is not in the Procfile: at no address yet"
+    ]
+    assert "there is no member 9" in checkout.say("stop", "9", status=2)[0]
+    assert checkout.say("stop") == ["kvdb3 stopped", "kvdb2 stopped", "kvdb1 stopped"]
+
+
+def test_a_port_that_somebody_has(checkout: Checkout) -> None:
+    """Who runs nevertheless is said."""
+    with socket.create_server(("127.0.0.1", checkout.ports[1])):
+        said = checkout.say("start", status=1)
+    assert said[0] == "kvdb2 did not start:"
+    assert "cannot listen there (address already in use)" in said[1]
+    assert said[2] == "kvdb1 and kvdb3 run; make stop stops them"
