@@ -57,7 +57,7 @@ class Chart {
     this.format = format;
     this.series = series;
     this.#names = series.map(([name]) => name);
-    this.#values = series.map(() => make("output", {}, "–"));
+    this.#values = series.map(() => make("output", { "aria-live": "off" }, "–"));
     this.swatches = series.map(([, , colour]) => make("span", { class: `swatch hue-${colour}`, "aria-hidden": "true" }));
     this.#items = series.map(([, label], at) =>
       make("li", { hidden: true }, this.swatches[at], make("span", { class: "muted" }, label), this.#values[at]));
@@ -145,12 +145,22 @@ export class Charts {
     onTheme(() => this.#charts.forEach((chart) => chart.colours()));
   }
 
+  /** How many samples and points there are: both have a bound. */
+  get held() {
+    return [this.#samples.length, this.#points.length];
+  }
+
   /** `reading` is of /metrics, or null where there is none. */
   add(time, revision, reading) {
     const now = { time, revision, reading };
     const before = this.#samples.at(-1);
     this.#samples.push(now);
     if (!before) return;
+    if (time <= before.time) { // the clock was put back: what is drawn is of another time
+      this.#samples = [now];
+      this.#times.length = this.#points.length = 0;
+      return;
+    }
     if (time - before.time > GAP_SECONDS) {
       this.#put(before.time + 1, {}); // a gap in the lines
       this.#samples = [now];
