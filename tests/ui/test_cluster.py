@@ -215,6 +215,12 @@ def test_a_member_is_added_and_another_removed(tmp_path: Path, page: Any) -> Non
         see(page.locator("#headline"), "All 3")
         expect(page.locator("#members tr")).to_have_count(3)
 
+        # The member whose page it is says why it answers no more.
+        page.get_by_role("button", name=f"Remove member {leader.number}").click()
+        see(dialog, "It is the member that serves this page")
+        dialog.get_by_role("button", name=f"Remove member {leader.number}").click()
+        see(page.locator("#headline"), f"Member {leader.number} was removed")
+
 
 def test_leadership_is_handed_over(tmp_path: Path, page: Any) -> None:
     with local_cluster(tmp_path, 3) as cluster:

@@ -111,6 +111,12 @@ def test_what_a_status_says_of_a_write(call: Any) -> None:
     assert call("api", unknown, told) == [False] * 4
 
 
+def test_the_span_that_is_drawn(call: Any) -> None:
+    """A minute at least, also of a single point; and five at most."""
+    spans = "[[1000], [1000, 1010], [0, 400, 1000]].map(m.shownSpan)"
+    assert call("charts", spans) == [[940, 1000], [950, 1010], [700, 1000]]
+
+
 def test_hours_leave_no_more_than_minutes(call: Any) -> None:
     """Nor does a clock that is put back."""
     held = """(() => { const c = new m.Charts(); let most = [0, 0];

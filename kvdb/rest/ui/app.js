@@ -104,17 +104,22 @@ function show(status) {
 function showFailure(problem) {
   const who = shown ? `Member ${shown.status.id}` : "This member";
   const asksToWait = problem.status === 429;
-  const text = problem.status === 0 ? `${who} does not answer`
+  const isOut = members.isOut && problem.status === 0;
+  const text = isOut ? `${who} was removed` : problem.status === 0 ? `${who} does not answer`
     : asksToWait ? `${who} asks to wait` : `${who} answers with an error`;
   if (failing === null || failing.refused) {
     failingSince = new Date();
-    if (!problem.refused) tell("bad", text);
+    if (!problem.refused) tell(isOut ? "warn" : "bad", text);
   }
   failing = problem;
   if (problem.refused) {
     showHealth("wait", "Sign in to see the cluster", capital(problem.message) + ".");
     showPulse("wait", "Not signed in");
     document.title = "kvdb: sign in";
+  } else if (isOut) {
+    showHealth("wait", text, "It has ended, and its page with it. What is below is from before; others have pages of their own.");
+    showPulse("wait", "Removed");
+    document.title = `kvdb: ${text}`;
   } else {
     const hint = problem.hint ? ` ${problem.hint}` : "";
     showHealth(asksToWait ? "wait" : "bad", text,

@@ -46,6 +46,12 @@ export function derive(before, now, older) {
   return made;
 }
 
+/** From when to when is drawn. */
+export function shownSpan(times) {
+  const last = times.at(-1);
+  return [Math.min(last - FIRST_SECONDS, Math.max(times[0], last - SHOWN_SECONDS)), last];
+}
+
 class Chart {
   #plot = null;
   #names;
@@ -85,11 +91,11 @@ class Chart {
       padding: [8, 24, 0, 0],
       cursor: { sync: { key: this.sync.key }, drag: { x: false, y: false }, y: false, points: { size: 6 } },
       scales: {
-        x: { time: true, range: (_, least, most) => [Math.min(most - FIRST_SECONDS, Math.max(least, most - SHOWN_SECONDS)), most] },
+        x: { time: true, range: () => shownSpan(this.#data[0]) },
         y: { range: (_, __, most) => [0, most > 0 ? most * 1.15 : 1] },
       },
       axes: [
-        { ...axis, size: 22, gap: 4, space: 90, incrs: [10, 15, 30, 60, 120], values: (_, ticks) => ticks.map((at) => clock(new Date(at * 1000))) },
+        { ...axis, size: 22, gap: 4, space: 90, incrs: [10, 15, 30, 60, 120, 300], values: (_, ticks) => ticks.map((at) => clock(new Date(at * 1000))) },
         { ...axis, size: 54, gap: 6, space: 34, values: (_, ticks) => ticks.map((at) => (at === 0 ? "0" : this.format(at))) },
       ],
       series: [{}, ...this.series.map(([, label], at) => ({

@@ -275,6 +275,10 @@ export class Keys {
     if (this.#timer) return;
     this.#timer = setTimeout(() => {
       this.#timer = 0;
+      if (!this.#records.size && this.#next !== null) {
+        this.#load(this.#start, this.#back); // what follows moves up
+        return;
+      }
       this.#render();
       say(byId("last-change"), this.last ?? "");
     }, RENDER_MS);

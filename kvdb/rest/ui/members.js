@@ -78,6 +78,7 @@ class Row {
 
 export class Members {
   #rows = new Map();
+  isOut = false; // whether the member that serves this page was removed here
   #seen = null;
   #highest = 0; // id that this page has seen: those of removed members are refused
   #refresh;
@@ -151,7 +152,10 @@ export class Members {
         await ask(`_/members/${id}`, { method: "DELETE", expect: 204, headers: { "Idempotency-Key": token } });
       },
     });
-    if (done) announce(`Member ${id} is removed.`);
+    if (done) {
+      this.isOut = member.own;
+      announce(`Member ${id} is removed.`);
+    }
     this.#refresh();
   }
 
