@@ -96,6 +96,7 @@ def test_changes_are_shown_as_they_happen(node: Process, page: Any) -> None:
     for number in range(40):
         node.put("live/a", b"%d" % number)
     expect(page.get_by_label("Value", exact=True)).to_have_value("39")
+    expect(page.locator("#last-change")).to_have_attribute("aria-live", "off")
     read = len([url for url in asked if "/_/kv/" in url])
     assert read <= 2 + (time.monotonic() - began) / 0.5
 
@@ -253,6 +254,10 @@ def test_values_that_are_no_text(node: Process, page: Any) -> None:
     expect(page.get_by_label("Value", exact=True)).to_have_value("odd key")
     open_key(page, "/bytes/empty")
     expect(page.get_by_label("Value", exact=True)).to_have_value("")
+    # What cannot be typed is not offered as text: it would be another key.
+    visit(page, node, "/bytes/%FF")
+    page.get_by_role("button", name="New key").click()
+    expect(page.get_by_label("Key", exact=True)).to_have_value("/")
 
 
 def test_what_is_stored_is_shown_and_never_run(node: Process, page: Any) -> None:

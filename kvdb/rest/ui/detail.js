@@ -94,7 +94,8 @@ export class Detail {
     this.#owner.go(null);
     this.#isNew = true;
     this.#show("New key");
-    byId("detail-key").value = readable(prefix);
+    const text = readable(prefix);
+    byId("detail-key").value = toBinary(fromText(text)) === prefix ? text : "/"; // or it is another
     this.#put(new Uint8Array(), null);
     byId("detail-key").focus();
     byId("detail-key").setSelectionRange(-1, -1);

@@ -10,6 +10,7 @@ import { bytes, clock, count, plural } from "./words.js";
 const PREVIEW_CHARS = 160;
 const MAX_BACK = 1000; // pages that can be gone back
 const RENDER_MS = 150; // changes are gathered for so long
+const QUIET_MS = 3000; // changes that follow each other faster are not read aloud
 const GONE_MS = 4000; // a deleted key is still shown
 const RETRY_MS = 1000;
 const MAX_RETRY_MS = 15000;
@@ -63,6 +64,7 @@ export class Keys {
   #loading = null; // aborts what is under way
   #watching = null;
   #timer = 0;
+  #said = -Infinity; // when a change was last told
   #flash = new Set();
   #loaded = false;
 
@@ -280,6 +282,9 @@ export class Keys {
         return;
       }
       this.#render();
+      const now = performance.now();
+      mark(byId("last-change"), "aria-live", now - this.#said < QUIET_MS ? "off" : "polite");
+      this.#said = now;
       say(byId("last-change"), this.last ?? "");
     }, RENDER_MS);
   }
