@@ -190,6 +190,7 @@ def test_a_member_is_added_and_another_removed(tmp_path: Path, page: Any) -> Non
         see(dialog, "Start member 4")
         see(dialog.locator("pre"), f"4={four.peer_url}")
         see(dialog.locator("pre"), "--join")
+        expect(dialog.get_by_role("button", name="Cancel")).not_to_be_visible()
         dialog.get_by_role("button", name="Done").click()
         see(event(page, "Member 4 was added"), "as a learner")
         see(page.locator("#headline"), "Member 4 is joining, and not in touch")

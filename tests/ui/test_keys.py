@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.cluster import LocalCluster, Process, ask, until
-from tests.ui.browser import PATIENCE_MS, open_page
+from tests.ui.browser import open_page
 from tests.ui.test_cluster import expect, see
 
 

@@ -25,31 +25,62 @@ def settle(page: Any, view: str) -> None:
         see(page.locator("#live"), "Live")
 
 
+WIDER = """
+() => [...document.querySelectorAll("body *")]
+    .filter((one) => one.getBoundingClientRect().right > innerWidth + 0.5
+        && !one.closest(".sr, thead, table.keys, .hex, .skip, .key-name"))
+    .map((one) => one.tagName + "#" + one.id + "." + one.className)
+"""
+OUTSIDE = """
+() => [...document.querySelectorAll("header, .card")].flatMap((box) => {
+    if (!box.checkVisibility()) return [];
+    const style = getComputedStyle(box);
+    const end = box.getBoundingClientRect().right
+        - parseFloat(style.paddingRight) - parseFloat(style.borderRightWidth);
+    return [...box.querySelectorAll("button, .bar, .badge")]
+        .filter((one) => one.getBoundingClientRect().right > end + 0.5)
+        .map((one) => one.outerHTML.slice(0, 80));
+})
+"""
+
+
 @pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("width", [360, 768, 1280])
+@pytest.mark.parametrize("widths", [(320, 360), (720, 861), (1000, 1239, 1240)])
 def test_nothing_is_wider_than_the_screen(
-    calm: LocalCluster, browser: Any, view: str, width: int
+    calm: LocalCluster, browser: Any, view: str, widths: tuple[int, ...]
 ) -> None:
+    """Nor than the box that it is in."""
     long = "long/" + "a-very-long-key-without-a-break" * 8
     calm.nodes[1].put(long, b"and-a-long-value" * 40)
-    with open_page(browser, viewport={**PHONE, "width": width}) as page:
+
+    def fall_behind(route: Any) -> None:
+        answer = route.fetch()
+        status = answer.json()
+        for member in status["members"]:
+            member |= {"url": "https://db-1.example.org:12379", "term": 123_456}
+            member |= {"match_index": 123_456_789, "lag": 123_456_789}
+        route.fulfill(response=answer, json=status)
+
+    with open_page(browser, viewport={**PHONE, "width": widths[0]}) as page:
+        page.route("**/_/status", fall_behind)
         page.goto(f"{calm.nodes[1].url}/_/ui/{view}")
         settle(page, view)
+        # All that the head may hold, and as wide as it may be.
+        page.evaluate(
+            """() => { document.getElementById("sign-in").hidden = false;
+                document.getElementById("sign-in").textContent = "Signed in"; }"""
+        )
         if view == "#/keys":
             page.locator("#keys").get_by_role("button", name=long).click()
             see(page.locator("#detail-title"), long)
-        wide = page.evaluate(
-            """() => [...document.querySelectorAll("body *")]
-                .filter((one) => one.getBoundingClientRect().right > innerWidth + 0.5
-                    && !one.closest(".sr, thead, table.keys, .hex, .skip, .key-name"))
-                .map((one) => one.tagName + "#" + one.id + "." + one.className)"""
-        )
-        size = page.evaluate(
-            """[document.documentElement.scrollWidth,
-                document.documentElement.clientWidth]"""
-        )
-        assert size[0] <= size[1], (size, wide)
-        assert not wide
+        for width in widths:
+            page.set_viewport_size({**PHONE, "width": width})
+            expect(page.locator("body")).to_have_css("width", f"{width}px")
+            wide = page.evaluate(WIDER)
+            size = page.evaluate("document.documentElement.scrollWidth")
+            assert size <= width, wide
+            assert not wide, width
+            assert not page.evaluate(OUTSIDE), width
 
 
 @pytest.mark.parametrize(
@@ -238,6 +269,7 @@ def test_who_asks(calm: LocalCluster, page: Any, kind: str) -> None:
     page.goto(calm.nodes[1].url + "/_/ui/")
     dialog = page.get_by_role("dialog", name="Sign in")
     see(dialog, "Who are you?")
+    expect(dialog.get_by_label("User", exact=True)).to_be_focused()
     see(page.locator("#headline"), "Sign in to see the cluster")
     # Whoever declines is not asked again and again.
     dialog.get_by_role("button", name="Cancel").click()

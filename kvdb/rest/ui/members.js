@@ -192,6 +192,7 @@ export class Members {
       fields: [make("pre", { class: "mono command", tabindex: 0 },
         `twistd -n --pidfile= kvdb --id ${done.id} \\\n  --cluster ${all.map((one) => `${one.id}=${one.url}`).join(",")} \\\n  --port 12380 --join`)],
       yes: "Done",
+      isTold: true,
       act: () => true,
     });
   }
