@@ -190,6 +190,7 @@ def test_a_member_is_added_and_another_removed(tmp_path: Path, page: Any) -> Non
         see(dialog, "Start member 4")
         see(dialog.locator("pre"), f"4={four.peer_url}")
         see(dialog.locator("pre"), "--join")
+        expect(dialog.get_by_role("button", name="Cancel")).not_to_be_visible()
         dialog.get_by_role("button", name="Done").click()
         see(event(page, "Member 4 was added"), "as a learner")
         see(page.locator("#headline"), "Member 4 is joining, and not in touch")
@@ -214,6 +215,12 @@ def test_a_member_is_added_and_another_removed(tmp_path: Path, page: Any) -> Non
         assert cluster.nodes[gone].wait() == 0
         see(page.locator("#headline"), "All 3")
         expect(page.locator("#members tr")).to_have_count(3)
+
+        # The member whose page it is says why it answers no more.
+        page.get_by_role("button", name=f"Remove member {leader.number}").click()
+        see(dialog, "It is the member that serves this page")
+        dialog.get_by_role("button", name=f"Remove member {leader.number}").click()
+        see(page.locator("#headline"), f"Member {leader.number} was removed")
 
 
 def test_leadership_is_handed_over(tmp_path: Path, page: Any) -> None:

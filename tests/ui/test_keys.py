@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import pytest
 
 from tests.end_to_end.cluster import LocalCluster, Process, ask, until
-from tests.ui.browser import PATIENCE_MS, open_page
+from tests.ui.browser import open_page
 from tests.ui.test_cluster import expect, see
 
 
@@ -26,6 +27,7 @@ def visit(page: Any, node: Process, prefix: str) -> None:
 def open_key(page: Any, name: str) -> None:
     page.locator("#keys").get_by_role("button", name=name, exact=True).click()
     see(page.locator("#detail-title"), name)
+    see(page.locator("#keys [data-open]"), name)
     expect(page.locator("#detail-facts")).to_contain_text(re.compile(r"Revision\d"))
 
 
@@ -71,6 +73,7 @@ def test_pages_of_a_prefix(node: Process, page: Any) -> None:
 
 def test_changes_are_shown_as_they_happen(node: Process, page: Any) -> None:
     node.put("live/a", b"one")
+    page.clock.install()
     visit(page, node, "/live/")
     node.put("live/a", b"two")
     see(page.locator("#keys tr").first, "two")
@@ -79,11 +82,77 @@ def test_changes_are_shown_as_they_happen(node: Process, page: Any) -> None:
     see(page.locator("#last-change"), "Written: /live/b")
     ask("DELETE", node.url + "/live/b")
     see(page.locator("#last-change"), "Deleted: /live/b")
-    expect(page.locator("#keys tr")).to_have_count(1, timeout=PATIENCE_MS)
+    see(page.locator("#keys tr", has_text="/live/b"), "deleted")
+    page.clock.fast_forward(5000)
+    expect(page.locator("#keys tr")).to_have_count(1)
     # A key that is open and not written to follows.
     open_key(page, "/live/a")
     node.put("live/a", b"four")
     expect(page.get_by_label("Value", exact=True)).to_have_value("four")
+    # One that changes all the time is not read all the time.
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    began = time.monotonic()
+    for number in range(40):
+        node.put("live/a", b"%d" % number)
+    expect(page.get_by_label("Value", exact=True)).to_have_value("39")
+    expect(page.locator("#last-change")).to_have_attribute("aria-live", "off")
+    read = len([url for url in asked if "/_/kv/" in url])
+    assert read <= 2 + (time.monotonic() - began) / 0.5
+
+
+def test_a_page_whose_keys_are_gone_is_filled_again(node: Process, page: Any) -> None:
+    """A page holds a mebibyte; there are keys behind it."""
+    for name in ("a", "b"):
+        node.put(f"moving/{name}", b"x" * 600_000)
+    page.clock.install()
+    visit(page, node, "/moving/")
+    rows = page.locator("#keys tr")
+    expect(rows).to_have_count(1)
+    ask("DELETE", f"{node.url}/moving/a")
+    see(rows, "deleted")
+    page.clock.fast_forward(5000)
+    see(rows, "/moving/b")
+
+
+def test_a_page_that_was_away_does_not_read_all_it_missed(
+    node: Process, page: Any
+) -> None:
+    """A page of keys, and changes from there on."""
+    node.put("away/a", b"one")
+    visit(page, node, "/away/")
+    open_key(page, "/away/a")
+    hide = """(is) => { Object.defineProperty(document, "hidden",
+        { get: () => is, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange")); }"""
+    page.evaluate(hide, True)
+    was = revision(node, "away/a")
+    node.put("away/a", b"two")
+    node.put("away/b", b"three")
+    page.clock.set_fixed_time(time.time() + 3600)
+    with page.expect_request("**/_/watch?*") as watch:
+        page.evaluate(hide, False)
+    assert int(watch.value.url.rpartition("since=")[2]) > int(was) + 1
+    expect(page.locator("#keys tr")).to_have_count(2)
+    expect(page.get_by_label("Value", exact=True)).to_have_value("two")
+
+
+def test_what_may_not_be_read_any_more_is_not_left_on_the_screen(
+    node: Process, page: Any
+) -> None:
+    node.put("secret/a", b"one")
+    visit(page, node, "/secret/")
+    open_key(page, "/secret/a")
+    page.route(
+        lambda url: "/_/kv" in url,
+        lambda route: route.fulfill(status=403, body='{"detail": "not for you"}'),
+    )
+    page.get_by_role("button", name="Reload").click()
+    see(page.locator("#detail-problem"), "Not for you")
+    expect(page.get_by_label("Value", exact=True)).to_have_value("")
+    page.get_by_role("button", name="Open", exact=True).click()
+    see(page.locator("#list-problem"), "Not for you")
+    expect(page.locator("#keys tr")).to_have_count(0)
 
 
 def test_a_key_is_made_written_and_deleted(node: Process, page: Any) -> None:
@@ -108,6 +177,7 @@ def test_a_key_is_made_written_and_deleted(node: Process, page: Any) -> None:
     see(dialog, "/made/ü ?%")
     dialog.get_by_role("button", name="Delete").click()
     see(page.locator("#detail-title"), "No key is open")
+    expect(page.locator("#detail")).to_be_focused()
     assert node.get("made/%C3%BC%20%3F%25") is None
     # One that is there is not made again.
     node.put("made/there", b"theirs")
@@ -184,6 +254,10 @@ def test_values_that_are_no_text(node: Process, page: Any) -> None:
     expect(page.get_by_label("Value", exact=True)).to_have_value("odd key")
     open_key(page, "/bytes/empty")
     expect(page.get_by_label("Value", exact=True)).to_have_value("")
+    # What cannot be typed is not offered as text: it would be another key.
+    visit(page, node, "/bytes/%FF")
+    page.get_by_role("button", name="New key").click()
+    expect(page.get_by_label("Key", exact=True)).to_have_value("/")
 
 
 def test_what_is_stored_is_shown_and_never_run(node: Process, page: Any) -> None:

@@ -25,31 +25,62 @@ def settle(page: Any, view: str) -> None:
         see(page.locator("#live"), "Live")
 
 
+WIDER = """
+() => [...document.querySelectorAll("body *")]
+    .filter((one) => one.getBoundingClientRect().right > innerWidth + 0.5
+        && !one.closest(".sr, thead, table.keys, .hex, .skip, .key-name"))
+    .map((one) => one.tagName + "#" + one.id + "." + one.className)
+"""
+OUTSIDE = """
+() => [...document.querySelectorAll("header, .card")].flatMap((box) => {
+    if (!box.checkVisibility()) return [];
+    const style = getComputedStyle(box);
+    const end = box.getBoundingClientRect().right
+        - parseFloat(style.paddingRight) - parseFloat(style.borderRightWidth);
+    return [...box.querySelectorAll("button, .bar, .badge")]
+        .filter((one) => one.getBoundingClientRect().right > end + 0.5)
+        .map((one) => one.outerHTML.slice(0, 80));
+})
+"""
+
+
 @pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("width", [360, 768, 1280])
+@pytest.mark.parametrize("widths", [(320, 360), (720, 861), (1000, 1239, 1240)])
 def test_nothing_is_wider_than_the_screen(
-    calm: LocalCluster, browser: Any, view: str, width: int
+    calm: LocalCluster, browser: Any, view: str, widths: tuple[int, ...]
 ) -> None:
+    """Nor than the box that it is in."""
     long = "long/" + "a-very-long-key-without-a-break" * 8
     calm.nodes[1].put(long, b"and-a-long-value" * 40)
-    with open_page(browser, viewport={**PHONE, "width": width}) as page:
+
+    def fall_behind(route: Any) -> None:
+        answer = route.fetch()
+        status = answer.json()
+        for member in status["members"]:
+            member |= {"url": "https://db-1.example.org:12379", "term": 123_456}
+            member |= {"match_index": 123_456_789, "lag": 123_456_789}
+        route.fulfill(response=answer, json=status)
+
+    with open_page(browser, viewport={**PHONE, "width": widths[0]}) as page:
+        page.route("**/_/status", fall_behind)
         page.goto(f"{calm.nodes[1].url}/_/ui/{view}")
         settle(page, view)
+        # All that the head may hold, and as wide as it may be.
+        page.evaluate(
+            """() => { document.getElementById("sign-in").hidden = false;
+                document.getElementById("sign-in").textContent = "Signed in"; }"""
+        )
         if view == "#/keys":
             page.locator("#keys").get_by_role("button", name=long).click()
             see(page.locator("#detail-title"), long)
-        wide = page.evaluate(
-            """() => [...document.querySelectorAll("body *")]
-                .filter((one) => one.getBoundingClientRect().right > innerWidth + 0.5
-                    && !one.closest(".sr, thead, table.keys, .hex, .skip, .key-name"))
-                .map((one) => one.tagName + "#" + one.id + "." + one.className)"""
-        )
-        size = page.evaluate(
-            """[document.documentElement.scrollWidth,
-                document.documentElement.clientWidth]"""
-        )
-        assert size[0] <= size[1], (size, wide)
-        assert not wide
+        for width in widths:
+            page.set_viewport_size({**PHONE, "width": width})
+            expect(page.locator("body")).to_have_css("width", f"{width}px")
+            wide = page.evaluate(WIDER)
+            size = page.evaluate("document.documentElement.scrollWidth")
+            assert size <= width, wide
+            assert not wide, width
+            assert not page.evaluate(OUTSIDE), width
 
 
 @pytest.mark.parametrize(
@@ -238,6 +269,7 @@ def test_who_asks(calm: LocalCluster, page: Any, kind: str) -> None:
     page.goto(calm.nodes[1].url + "/_/ui/")
     dialog = page.get_by_role("dialog", name="Sign in")
     see(dialog, "Who are you?")
+    expect(dialog.get_by_label("User", exact=True)).to_be_focused()
     see(page.locator("#headline"), "Sign in to see the cluster")
     # Whoever declines is not asked again and again.
     dialog.get_by_role("button", name="Cancel").click()
@@ -267,14 +299,113 @@ def test_who_asks(calm: LocalCluster, page: Any, kind: str) -> None:
     page.get_by_role("link", name="Keys").click()
     settle(page, "#/keys")  # the watch sends it too
     assert accepted in seen
+    # It answered all the time.
+    assert page.locator("#events li", has_text="answers again").count() == 0
+    expect(page.get_by_role("button", name="Signed in")).to_be_visible()
     kept = page.evaluate("[sessionStorage.length, localStorage.length]")
     assert kept == [1, 0]
     page.reload()
     settle(page, "#/keys")
+    page.locator("#keys button").first.click()
+    value = page.locator("#detail-value")
+    expect(value).not_to_have_value("")
     page.get_by_role("button", name="Signed in").click()
     dialog.get_by_role("button", name="Sign out").click()
     see(dialog, "Who are you?")
     assert page.evaluate("sessionStorage.length") == 0
+    # Nothing of what was shown is left for who comes next.
+    expect(page.locator("#keys tr")).to_have_count(0)
+    expect(value).to_have_value("")
+    expect(page).to_have_title("kvdb: sign in")
+
+
+def test_without_storage(calm: LocalCluster, page: Any) -> None:
+    """As a browser has it that keeps nothing for sites."""
+    page.add_init_script(
+        """for (const name of ["sessionStorage", "localStorage"])
+            Object.defineProperty(window, name, { get() {
+                throw new DOMException("no", "SecurityError"); } });"""
+    )
+    guard(page, "Bearer t0ken")
+    page.goto(calm.nodes[1].url + "/_/ui/")
+    dialog = page.get_by_role("dialog", name="Sign in")
+    dialog.get_by_text("Token").first.click()
+    dialog.locator("#login-token").fill("t0ken")
+    dialog.get_by_role("button", name="Sign in").click()
+    settle(page, "#/")
+
+
+def test_what_answers_in_the_place_of_kvdb(calm: LocalCluster, page: Any) -> None:
+    """A proxy's page, whatever its status, is told from an answer."""
+    node = calm.nodes[1]
+    node.put("proxied/k", b"real")
+    page.goto(node.url + "/_/ui/#/keys?prefix=%2Fproxied%2F&key=%2Fproxied%2Fk")
+    settle(page, "#/keys")
+    value = page.get_by_label("Value", exact=True)
+    expect(value).to_have_value("real")
+    answer: dict[str, Any] = {"status": 200, "body": "<html>Sign in to the hotel"}
+    page.route(lambda url: "/_/ui/" not in url, lambda route: route.fulfill(**answer))
+    soon = """() => document.dispatchEvent(new Event("visibilitychange"))"""
+    page.evaluate(soon)  # the next status
+    see(page.locator("#pulse"), "No answer")
+    value.fill("mine")
+    page.get_by_role("button", name="Save").click()
+    problem = page.locator("#detail-problem")
+    see(problem, "What answers is no kvdb: a proxy, perhaps. It may yet have been")
+    value.fill("real")
+    page.get_by_role("textbox", name="Prefix").fill("/elsewhere/")
+    page.keyboard.press("Enter")
+    see(page.locator("#list-problem"), "What answers is no kvdb")
+    expect(page.locator("#keys tr")).to_have_count(0)
+    page.get_by_role("link", name="Cluster").click()
+    headline = page.locator("#headline")
+    for body in ("null", '{"id": 1, "members": [null]}'):
+        answer["body"] = body
+        with page.expect_response("**/_/status"):
+            page.evaluate(soon)
+        see(headline, "Member 1 does not answer")
+    answer |= {"status": 502}
+    page.evaluate(soon)
+    see(headline, "Member 1 answers with an error")
+    answer |= {"status": 429, "headers": {"Retry-After": "60"}}
+    page.evaluate(soon)
+    see(headline, "Member 1 asks to wait")
+    page.unroute_all()
+    page.evaluate(soon)
+    settle(page, "#/")
+
+
+def test_ids_that_a_number_does_not_hold(calm: LocalCluster, page: Any) -> None:
+    def add(route: Any) -> None:
+        answer = route.fetch()
+        status = answer.json()
+        if removed:
+            del status["members"][2]
+        else:
+            status["members"][2]["id"] = 2**53 + 1
+        route.fulfill(response=answer, json=status)
+
+    removed: list[str] = []
+    page.route("**/_/status", add)
+    page.goto(calm.nodes[1].url + "/_/ui/")
+    settle(page, "#/")
+    see(page.locator(".ring .node").nth(2), "…993")
+
+    def refuse(route: Any) -> None:
+        removed.append(route.request.url)
+        route.fulfill(status=409, body='{"detail": "not this one"}')
+
+    page.route("**/_/members/*", refuse)
+    page.get_by_role("button", name="Remove member 9007199254740993").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Remove member").click()
+    see(dialog, "Not this one")
+    assert removed[0].endswith("/9007199254740993")
+    page.keyboard.press("Escape")
+    # One that was removed is not offered again.
+    see(page.locator("#headline"), "All 2")
+    page.get_by_role("button", name="Add a member").click()
+    expect(dialog.get_by_label("Id")).to_have_value("9007199254740994")
 
 
 def test_what_somebody_may_not_do_is_said_where_it_was_tried(
@@ -334,10 +465,14 @@ kvdb_http_connections 5
 
 def test_metrics_are_plotted(calm: LocalCluster, page: Any) -> None:
     asked = 0
+    is_allowed = True
 
     def tell(route: Any) -> None:
         nonlocal asked
         asked += 1
+        if not is_allowed:
+            route.fulfill(status=401, body='{"detail": "who are you?"}')
+            return
         text = METRICS.format(many=1000 * asked)
         route.fulfill(status=200, content_type="text/plain", body=text)
 
@@ -355,6 +490,13 @@ def test_metrics_are_plotted(calm: LocalCluster, page: Any) -> None:
     expect(page.locator("#chart-http li", has_text="5xx")).to_be_visible()
     see(page.locator("#facts"), "Pending7")
     see(page.locator("#facts"), "Connections5")
+    # They change without a word to whoever listens to the page.
+    expect(reads).to_have_attribute("aria-live", "off")
+    # What is known no longer is not shown; nobody has to sign in for this alone.
+    is_allowed = False
+    see(page.locator("#charts-note"), "metrics are not for whoever asks")
+    expect(page.locator("#facts")).not_to_contain_text("Pending")
+    expect(page.locator("#login")).not_to_be_visible()
 
 
 def test_what_a_real_member_counts(calm: LocalCluster, page: Any) -> None:

@@ -88,10 +88,51 @@ def test_octets(call: Any) -> None:
     assert call("octets", "m.toText(new Uint8Array([0xef, 0xbb, 0xbf]))") == "\ufeff"
     assert call("octets", "m.readable('/\\xff\\x00')") == "/\\xff\\x00"
     assert call("octets", "m.readable('/\\xc3\\xbc')") == "/ü"
+    # A key is not shown in another order than it is written, nor with parts unseen.
+    assert call(
+        "octets", "m.readable(m.toBinary(m.fromText(a)))", "/\u202egpj.exe"
+    ) == ("/\\u{202e}gpj.exe")
+    joined = "/\u05e9\u200d\U0001f3f3\x85\u2028"
+    assert call("octets", "m.readable(m.toBinary(m.fromText(a)))", joined) == (
+        "/\u05e9\u200d\U0001f3f3\\u{85}\\u{2028}"
+    )
     plain = "['a\\n\\tb', 'a\\rb', 'a\\0b', ''].map(m.isPlain)"
     assert call("octets", plain) == [True, False, False, True]
     dump = call("octets", "m.hexdump(new Uint8Array([0x6b, 0, 0xff]), 2)")
     assert dump.split() == ["00000000", "6b", "00", "k·"]
+
+
+def test_what_a_status_says_of_a_write(call: Any) -> None:
+    """Only what kvdb itself says was not carried out is known not to be."""
+    unknown = "a.map(([status, own]) => new m.Problem(status, '', { own }).unknown)"
+    told = [[0, False], [502, False], [503, False], [504, True], [500, True]]
+    assert call("api", unknown, told) == [True] * 5
+    told = [[503, True], [507, True], [412, True], [429, False]]
+    assert call("api", unknown, told) == [False] * 4
+
+
+def test_the_span_that_is_drawn(call: Any) -> None:
+    """A minute at least, also of a single point; and five at most."""
+    spans = "[[1000], [1000, 1010], [0, 400, 1000]].map(m.shownSpan)"
+    assert call("charts", spans) == [[940, 1000], [950, 1010], [700, 1000]]
+
+
+def test_hours_leave_no_more_than_minutes(call: Any) -> None:
+    """Nor does a clock that is put back."""
+    held = """(() => { const c = new m.Charts(); let most = [0, 0];
+        const note = () => { most = most.map((n, i) => Math.max(n, c.held[i])); };
+        for (let at = 1; at < 2000; at += 1) { c.add(2 * at, at, null); note(); }
+        for (let at = 1; at < 2000; at += 1) { c.add(20 * at, at, null); note(); }
+        for (let at = 1; at < 500; at += 1) { c.add(2 * at, at, null); note(); }
+        for (let at = 900; at > 1; at -= 1) { c.add(at, at, null); note(); }
+        return [...most, ...c.held]; })()"""
+    samples, points, *at_last = call("charts", held)
+    assert samples <= 7
+    assert points == 200
+    assert at_last == [1, 0], "what is drawn is of one time"
+    shown = """(() => { for (let at = 0; at < 1000; at += 1) m.tell("good", `${at}`);
+        return document.getElementById("events").children.length; })()"""
+    assert call("events", shown) == 200
 
 
 def member(number: int, **more: Any) -> dict[str, Any]:

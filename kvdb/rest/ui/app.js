@@ -1,6 +1,6 @@
 // The dashboard: what is asked, how often, and where the answers are shown.
 
-import { askJSON, askText, onCredentials, POLL_TIMEOUT_MS, prepareLogin, Problem } from "./api.js";
+import { askJSON, askText, isId, onCredentials, POLL_TIMEOUT_MS, prepareLogin, Problem } from "./api.js";
 import { Charts } from "./charts.js";
 import { capital, prepareDialogs } from "./dialogs.js";
 import { byId, make, mark, say } from "./dom.js";
@@ -29,44 +29,49 @@ const keys = new Keys();
 
 let shown = null; // the last status, and the picture of it
 let failingSince = null;
+let failing = null; // the last problem
 
 // What is asked again and again.
+
+const isStatus = (told) => isId(told.id) && Array.isArray(told.members)
+  && told.members.every((member) => isId(member?.id));
 
 const poll = {
   timer: 0,
   running: false,
   round: 0,
   metricsAfter: 0,
+  noMetrics: "", // why there are none
 
   async now() {
     clearTimeout(this.timer);
     if (this.running) return;
     this.running = true;
+    let wait = 0;
     try {
       const wantsMetrics = this.round++ % METRICS_EVERY === 0;
-      const [status, reading] = await Promise.all([
-        askJSON("_/status", { timeout: POLL_TIMEOUT_MS }),
-        wantsMetrics ? this.metrics() : null,
-      ]);
+      const metrics = wantsMetrics ? this.metrics() : null;
+      const status = await askJSON("_/status", isStatus, { timeout: POLL_TIMEOUT_MS });
       show(status);
-      if (wantsMetrics) showMetrics(status, reading);
+      if (wantsMetrics) showMetrics(status, await metrics);
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
+      wait = error.waitMs;
       showFailure(error);
     } finally {
       this.running = false;
-      this.timer = setTimeout(() => this.now(), document.hidden ? HIDDEN_POLL_MS : POLL_MS);
+      this.timer = setTimeout(() => this.now(), Math.max(wait, document.hidden ? HIDDEN_POLL_MS : POLL_MS));
     }
   },
 
   async metrics() {
     if (performance.now() < this.metricsAfter) return null;
     try {
-      return parse(await askText("metrics", { timeout: POLL_TIMEOUT_MS }));
+      return parse(await askText("metrics", { timeout: POLL_TIMEOUT_MS, quiet: true }));
     } catch (error) {
-      if (error instanceof Problem && error.status >= 400 && error.status < 500) {
-        this.metricsAfter = performance.now() + METRICS_AGAIN_MS;
-      }
+      if (!(error instanceof Problem)) throw error;
+      this.noMetrics = error.refused ? "this member's metrics are not for whoever asks" : "this member tells no metrics";
+      if (error.status >= 400 && error.status < 500) this.metricsAfter = performance.now() + METRICS_AGAIN_MS;
       return null;
     }
   },
@@ -76,10 +81,8 @@ const poll = {
 
 function show(status) {
   const seen = picture(status, shown?.seen);
-  if (failingSince !== null) {
-    tell("good", `Member ${status.id} answers again`);
-    failingSince = null;
-  }
+  if (failingSince !== null && !failing.refused) tell("good", `Member ${status.id} answers again`);
+  failingSince = failing = null;
   if (shown === null) {
     tell("plain", `Looking, through member ${status.id}: ${seen.leader === null ? "nobody leads" : `member ${seen.leader} leads`} in term ${seen.term}`);
   } else {
@@ -99,20 +102,31 @@ function show(status) {
 }
 
 function showFailure(problem) {
-  const refused = problem.status === 401 || problem.status === 403;
-  if (failingSince === null) {
+  const who = shown ? `Member ${shown.status.id}` : "This member";
+  const asksToWait = problem.status === 429;
+  const isOut = members.isOut && problem.status === 0;
+  const text = isOut ? `${who} was removed` : problem.status === 0 ? `${who} does not answer`
+    : asksToWait ? `${who} asks to wait` : `${who} answers with an error`;
+  if (failing === null || failing.refused) {
     failingSince = new Date();
-    if (!refused) tell("bad", shown ? `Member ${shown.status.id} does not answer` : "This member does not answer");
+    if (!problem.refused) tell(isOut ? "warn" : "bad", text);
   }
-  if (refused) {
+  failing = problem;
+  if (problem.refused) {
     showHealth("wait", "Sign in to see the cluster", capital(problem.message) + ".");
     showPulse("wait", "Not signed in");
+    document.title = "kvdb: sign in";
+  } else if (isOut) {
+    showHealth("wait", text, "It has ended, and its page with it. What is below is from before; others have pages of their own.");
+    showPulse("wait", "Removed");
+    document.title = `kvdb: ${text}`;
   } else {
-    showHealth("bad", shown ? `Member ${shown.status.id} does not answer` : "This member does not answer",
-      `Since ${clock(failingSince)}: ${problem.message}.`
+    const hint = problem.hint ? ` ${problem.hint}` : "";
+    showHealth(asksToWait ? "wait" : "bad", text,
+      `Since ${clock(failingSince)}: ${problem.message}.${hint}`
       + (shown ? " What is below is from before; other members may be well." : ""));
-    showPulse("bad", "No answer");
-    document.title = "● kvdb: no answer";
+    showPulse(asksToWait ? "wait" : "bad", problem.status === 0 ? "No answer" : asksToWait ? "Waiting" : "An error");
+    document.title = `● kvdb: ${problem.status === 0 ? "no answer" : problem.message}`;
   }
   mark(byId("view-cluster"), "data-old", shown ? "yes" : null);
 }
@@ -165,12 +179,19 @@ const facts = {
       }
       say(this.outputs.get(name), value);
     }
+    // What is told no longer is not known.
+    const names = new Set(told.map(([name]) => name));
+    for (const [name, output] of this.outputs) {
+      if (names.has(name)) continue;
+      output.parentElement.remove();
+      this.outputs.delete(name);
+    }
   },
 };
 
 function showMetrics(status, reading) {
   charts.add(Date.now() / 1000, status.revision, reading);
-  say(byId("charts-note"), reading ? "the last five minutes" : "the last five minutes; this member tells no metrics");
+  say(byId("charts-note"), reading ? "the last five minutes" : `the last five minutes; ${poll.noMetrics}`);
   facts.more = {};
   const pending = total(reading, "kvdb_server_proposals_pending");
   const connections = total(reading, "kvdb_http_connections");
@@ -200,6 +221,9 @@ addEventListener("hashchange", route);
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) poll.now();
 });
-onCredentials(() => poll.now());
+onCredentials(() => {
+  poll.metricsAfter = 0;
+  poll.now();
+});
 route();
 poll.now();

@@ -46,6 +46,12 @@ export function derive(before, now, older) {
   return made;
 }
 
+/** From when to when is drawn. */
+export function shownSpan(times) {
+  const last = times.at(-1);
+  return [Math.min(last - FIRST_SECONDS, Math.max(times[0], last - SHOWN_SECONDS)), last];
+}
+
 class Chart {
   #plot = null;
   #names;
@@ -57,7 +63,7 @@ class Chart {
     this.format = format;
     this.series = series;
     this.#names = series.map(([name]) => name);
-    this.#values = series.map(() => make("output", {}, "–"));
+    this.#values = series.map(() => make("output", { "aria-live": "off" }, "–"));
     this.swatches = series.map(([, , colour]) => make("span", { class: `swatch hue-${colour}`, "aria-hidden": "true" }));
     this.#items = series.map(([, label], at) =>
       make("li", { hidden: true }, this.swatches[at], make("span", { class: "muted" }, label), this.#values[at]));
@@ -85,11 +91,11 @@ class Chart {
       padding: [8, 24, 0, 0],
       cursor: { sync: { key: this.sync.key }, drag: { x: false, y: false }, y: false, points: { size: 6 } },
       scales: {
-        x: { time: true, range: (_, least, most) => [Math.min(most - FIRST_SECONDS, Math.max(least, most - SHOWN_SECONDS)), most] },
+        x: { time: true, range: () => shownSpan(this.#data[0]) },
         y: { range: (_, __, most) => [0, most > 0 ? most * 1.15 : 1] },
       },
       axes: [
-        { ...axis, size: 22, gap: 4, space: 90, incrs: [10, 15, 30, 60, 120], values: (_, ticks) => ticks.map((at) => clock(new Date(at * 1000))) },
+        { ...axis, size: 22, gap: 4, space: 90, incrs: [10, 15, 30, 60, 120, 300], values: (_, ticks) => ticks.map((at) => clock(new Date(at * 1000))) },
         { ...axis, size: 54, gap: 6, space: 34, values: (_, ticks) => ticks.map((at) => (at === 0 ? "0" : this.format(at))) },
       ],
       series: [{}, ...this.series.map(([, label], at) => ({
@@ -145,12 +151,22 @@ export class Charts {
     onTheme(() => this.#charts.forEach((chart) => chart.colours()));
   }
 
+  /** How many samples and points there are: both have a bound. */
+  get held() {
+    return [this.#samples.length, this.#points.length];
+  }
+
   /** `reading` is of /metrics, or null where there is none. */
   add(time, revision, reading) {
     const now = { time, revision, reading };
     const before = this.#samples.at(-1);
     this.#samples.push(now);
     if (!before) return;
+    if (time <= before.time) { // the clock was put back: what is drawn is of another time
+      this.#samples = [now];
+      this.#times.length = this.#points.length = 0;
+      return;
+    }
     if (time - before.time > GAP_SECONDS) {
       this.#put(before.time + 1, {}); // a gap in the lines
       this.#samples = [now];

@@ -8,6 +8,7 @@ import { fromBase64, fromText, hexdump, isPlain, percent, readable, toBase64, to
 import { bytes, count } from "./words.js";
 
 const HEX_BYTES = 4096; // of a value, shown in hexadecimal
+const FOLLOW_MS = 500; // a key that changes more often is not read each time
 
 const pathOf = (key) => "_/kv/" + percent(key.slice(1));
 const revisionOf = (etag) => {
@@ -27,11 +28,16 @@ export class Detail {
   #busy = false;
   #reading = null;
   #later = null; // a change that was told while a write was under way
+  #asked = -Infinity;
+  #timer = 0; // until a change is followed
   #unsure = false; // whether a write may or may not have been carried out
   #token = ["", ""]; // what it was for, and itself
   #opening = 0; // grows with each key that is opened: late answers are of another
 
-  /** `owner.record` gives what a list has of a key; `owner.go` opens one. */
+  /**
+   * `owner.record` gives what a list has of a key; `owner.go` opens one, and
+   * `owner.opened` hears that one was.
+   */
   constructor(owner) {
     this.#owner = owner;
     const form = byId("detail-form");
@@ -71,6 +77,7 @@ export class Detail {
     }
     this.#forget();
     this.key = key;
+    this.#owner.opened();
     if (key === null) {
       this.#showNone();
       return;
@@ -87,7 +94,8 @@ export class Detail {
     this.#owner.go(null);
     this.#isNew = true;
     this.#show("New key");
-    byId("detail-key").value = readable(prefix);
+    const text = readable(prefix);
+    byId("detail-key").value = toBinary(fromText(text)) === prefix ? text : "/"; // or it is another
     this.#put(new Uint8Array(), null);
     byId("detail-key").focus();
     byId("detail-key").setSelectionRange(-1, -1);
@@ -100,10 +108,21 @@ export class Detail {
     else this.#tell(revision, gone);
   }
 
+  /** Changes may have been missed. */
+  missed() {
+    if (this.key === null) return;
+    const record = this.#owner.record(this.key);
+    if (record) this.changed(this.key, record.revision, false);
+    else if (!this.#busy && !this.#unsure && !this.#reading && !this.#dirty()) this.#read();
+  }
+
   #tell(revision, gone) {
     if (revision <= (this.#revision ?? 0)) return;
     if (!gone && !this.#dirty()) {
-      this.#read();
+      const wait = this.#asked + FOLLOW_MS - performance.now();
+      clearTimeout(this.#timer);
+      if (wait <= 0) this.#read();
+      else this.#timer = setTimeout(() => this.changed(this.key, revision, gone), wait);
       return;
     }
     showProblem(byId("detail-problem"),
@@ -125,6 +144,8 @@ export class Detail {
     this.#busy = false;
     this.#reading?.abort();
     this.#reading = null;
+    clearTimeout(this.#timer);
+    this.#asked = -Infinity;
     this.key = null;
     this.#isNew = false;
     this.#octets = this.#draft = new Uint8Array();
@@ -136,12 +157,19 @@ export class Detail {
     hideProblem(byId("detail-problem"));
   }
 
+  /** A button that is disabled or gone has lost the focus: it stays with the key. */
+  #keepFocus() {
+    const focused = document.activeElement;
+    if (focused === document.body || !focused?.checkVisibility()) byId("detail").focus({ preventScroll: true });
+  }
+
   #showNone() {
     say(byId("detail-title"), "No key is open");
     byId("detail-title").classList.remove("mono");
     byId("detail-hint").hidden = false;
     byId("detail-form").hidden = true;
     mark(byId("detail"), "data-open", null);
+    this.#keepFocus();
   }
 
   #show(title) {
@@ -157,6 +185,8 @@ export class Detail {
     this.#reading?.abort();
     const reading = this.#reading = new AbortController();
     this.#unsure = false;
+    clearTimeout(this.#timer);
+    this.#asked = performance.now();
     hideProblem(byId("detail-problem"));
     try {
       const { octets, etag } = await askBytes(pathOf(this.key), { signal: reading.signal });
@@ -169,6 +199,7 @@ export class Detail {
         this.#put(new Uint8Array(), null);
         showProblem(byId("detail-problem"), "There is no such key.", "Saving makes it.");
       } else {
+        if (error.refused && !this.#dirty()) this.#put(new Uint8Array(), null);
         this.#fail(error, [["Try again", () => this.#read()]]);
       }
     } finally {
@@ -298,7 +329,7 @@ export class Detail {
     const condition = seen === null ? { "If-None-Match": "*" } : { "If-Match": `"${seen}"` };
     const what = [method, key, seen, body ? toBase64(body) : ""].join(" ");
     try {
-      const answer = await ask(pathOf(key), { method, body, headers: { ...condition, "Idempotency-Key": this.#tokenFor(what) } });
+      const answer = await ask(pathOf(key), { method, body, expect: 204, headers: { ...condition, "Idempotency-Key": this.#tokenFor(what) } });
       if (opening !== this.#opening) {
         announce(`${method === "DELETE" ? "Deleted" : "Saved"} ${readable(key)}.`);
         return;
@@ -323,6 +354,7 @@ export class Detail {
       } else this.#fail(error);
     }
     this.#buttons();
+    this.#keepFocus();
     if (!this.#unsure) this.#catchUp();
   }
 

@@ -10,14 +10,16 @@ let question = null; // the one that is open
  *
  * `words` are what will happen, a paragraph each (a function is asked again at every
  * keystroke in a field); `fields` are elements to fill in; `act` does it, and while it
- * throws a Problem the dialog stays and shows it.  Gives what `act` gave, or null.
+ * throws a Problem the dialog stays and shows it.  `isTold` is of what is done already,
+ * and cannot be cancelled.  Gives what `act` gave, or null.
  */
-export function confirm({ title, words, yes, danger = false, fields = [], act }) {
+export function confirm({ title, words, yes, danger = false, fields = [], isTold = false, act }) {
   const dialog = byId("confirm");
   byId("confirm-title").textContent = title;
   byId("confirm-fields").replaceChildren(...fields);
   const button = byId("confirm-yes");
   button.classList.toggle("danger", danger);
+  byId("confirm-no").hidden = isTold;
   hideProblem(byId("confirm-problem"));
   const tell = () => {
     const said = typeof words === "function" ? words() : words;

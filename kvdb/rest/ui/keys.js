@@ -10,9 +10,15 @@ import { bytes, clock, count, plural } from "./words.js";
 const PREVIEW_CHARS = 160;
 const MAX_BACK = 1000; // pages that can be gone back
 const RENDER_MS = 150; // changes are gathered for so long
+const QUIET_MS = 3000; // changes that follow each other faster are not read aloud
 const GONE_MS = 4000; // a deleted key is still shown
 const RETRY_MS = 1000;
 const MAX_RETRY_MS = 15000;
+const RESUME_MS = 30000; // after more, a page is asked for instead of what was missed
+
+const PASSING = [408, 429]; // what is refused for now
+
+const isPage = (told) => Number.isInteger(told.revision) && Array.isArray(told.keys);
 
 const sleep = (ms, signal) => new Promise((resolve) => {
   const timer = setTimeout(resolve, ms);
@@ -36,9 +42,9 @@ function preview(octets) {
   return [text.length > PREVIEW_CHARS ? line + "…" : line, ""];
 }
 
-/** A key as a page or a change has it. */
+/** A key as a page or a change has it; of its value no more than is shown. */
 const recordOf = (told) => ({
-  octets: field(told, "value"),
+  preview: preview(field(told, "value")),
   revision: told.mod_revision ?? told.revision,
   created: told.create_revision ?? null,
   version: told.version ?? null,
@@ -54,9 +60,11 @@ export class Keys {
   #records = new Map(); // key -> record, of this page
   #rows = new Map(); // key -> its elements
   #revision = 0; // all changes up to it are shown
+  #heard = 0; // when it was so, in milliseconds since 1970
   #loading = null; // aborts what is under way
   #watching = null;
   #timer = 0;
+  #said = -Infinity; // when a change was last told
   #flash = new Set();
   #loaded = false;
 
@@ -64,6 +72,7 @@ export class Keys {
     this.detail = new Detail({
       record: (key) => this.#records.get(key) ?? null,
       go: (key) => this.#go(this.#prefix, key),
+      opened: () => this.#select(),
     });
     byId("prefix-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -97,6 +106,7 @@ export class Keys {
     }));
     const prefix = asked.prefix || "/";
     const isNew = !this.#inside || prefix !== this.#prefix;
+    if (prefix !== this.#prefix) this.#clear();
     this.#inside = true;
     this.#prefix = prefix;
     if (isNew) {
@@ -104,7 +114,6 @@ export class Keys {
       this.#load(null, []);
     }
     this.detail.open(asked.key ?? null);
-    this.#select();
   }
 
   leave() {
@@ -126,26 +135,36 @@ export class Keys {
     this.#loading?.abort();
     this.#unwatch();
     const loading = this.#loading = new AbortController();
-    const limit = Number(byId("page-size").value);
-    const query = [`prefix=${percent(this.#prefix)}`, `limit=${limit}`];
-    if (start !== null) query.push(`start=${percent(start)}`);
     mark(byId("keys"), "aria-busy", "true");
     let page;
     try {
-      page = await askJSON("_/kv?" + query.join("&"), { signal: loading.signal });
+      page = await this.#ask(start, loading.signal);
     } catch (error) {
       if (loading.signal.aborted) return;
       if (!(error instanceof Problem)) throw error;
       mark(byId("keys"), "aria-busy", null);
+      if (error.refused) this.#clear();
       this.#showLive("wait", "Not live");
       showProblem(byId("list-problem"), capital(error.message) + ".", error.hint === "Try again." ? "" : error.hint,
         [["Try again", () => this.#load(start, back)]]);
       return;
     }
-    hideProblem(byId("list-problem"));
     mark(byId("keys"), "aria-busy", null);
     [this.#start, this.#back, this.#loaded] = [start, back, true];
+    this.#take(page);
+    if (!document.hidden) this.#watch();
+  }
+
+  #ask(start, signal) {
+    const query = [`prefix=${percent(this.#prefix)}`, `limit=${byId("page-size").value}`];
+    if (start !== null) query.push(`start=${percent(start)}`);
+    return askJSON("_/kv?" + query.join("&"), isPage, { signal });
+  }
+
+  #take(page) {
+    hideProblem(byId("list-problem"));
     this.#revision = page.revision;
+    this.#heard = Date.now();
     const next = field(page, "next");
     this.#next = next === null ? null : toBinary(next);
     this.#records.clear();
@@ -155,7 +174,15 @@ export class Keys {
     }
     say(byId("last-change"), "");
     this.#render();
-    if (!document.hidden) this.#watch();
+  }
+
+  /** Nothing is shown until it is known what may be. */
+  #clear() {
+    [this.#start, this.#back, this.#next, this.#loaded] = [null, [], null, false];
+    this.#records.clear();
+    this.last = "";
+    say(byId("last-change"), "");
+    this.#render();
   }
 
   // Changes.
@@ -172,10 +199,16 @@ export class Keys {
     this.#showLive("wait", "Connecting");
     while (!signal.aborted) {
       let why = "the stream has ended";
+      let asked = 0;
       try {
+        if (Date.now() - this.#heard > RESUME_MS) {
+          this.#take(await this.#ask(this.#start, signal));
+          this.detail.missed();
+        }
         const query = `prefix=${percent(this.#prefix)}&since=${this.#revision}`;
         for await (const [name, id, data] of events("_/watch?" + query, signal)) {
           if (signal.aborted) return;
+          this.#heard = Date.now();
           const told = JSON.parse(data);
           if (name === "end") throw new Problem(told.status ?? 503, told.detail ?? why);
           if (name === "ready") {
@@ -187,18 +220,15 @@ export class Keys {
         }
       } catch (error) {
         if (signal.aborted) return;
-        if (error instanceof Problem) why = error.message;
-        if (error.status === 410) {
-          this.#load(this.#start, this.#back); // what lies between is forgotten
-          return;
-        }
-        if (error.status >= 400 && error.status < 500) {
+        if (error instanceof Problem) [why, asked] = [error.message, error.waitMs];
+        if (error.status === 410) this.#heard = 0; // what lies between is forgotten
+        else if (error.status >= 400 && error.status < 500 && !PASSING.includes(error.status)) {
           this.#showLive("bad", "Not live", why);
           return;
         }
       }
       this.#showLive("wait", "Connecting again", why);
-      await sleep(wait, signal);
+      await sleep(Math.max(wait, asked), signal);
       wait = Math.min(2 * wait, MAX_RETRY_MS);
     }
   }
@@ -247,7 +277,14 @@ export class Keys {
     if (this.#timer) return;
     this.#timer = setTimeout(() => {
       this.#timer = 0;
+      if (!this.#records.size && this.#next !== null) {
+        this.#load(this.#start, this.#back); // what follows moves up
+        return;
+      }
       this.#render();
+      const now = performance.now();
+      mark(byId("last-change"), "aria-live", now - this.#said < QUIET_MS ? "off" : "polite");
+      this.#said = now;
       say(byId("last-change"), this.last ?? "");
     }, RENDER_MS);
   }
@@ -293,7 +330,7 @@ export class Keys {
   }
 
   #showRow(row, record) {
-    const [text, kind] = record.gone ? ["deleted", "binary"] : preview(record.octets);
+    const [text, kind] = record.gone ? ["deleted", "binary"] : record.preview;
     say(row.value, text);
     mark(row.value, "data-kind", kind || null);
     say(row.revision, count(record.revision));
@@ -309,7 +346,7 @@ export class Keys {
 
   #showPager(many) {
     const empty = byId("list-empty");
-    empty.hidden = many > 0;
+    empty.hidden = many > 0 || !this.#loaded;
     if (!many) {
       say(empty, this.#start !== null ? "No keys are left on this page."
         : this.#prefix === "/" ? "There are no keys yet." : `No key begins with ${readable(this.#prefix)}`);
@@ -317,7 +354,7 @@ export class Keys {
     byId("page-first").disabled = this.#start === null;
     byId("page-back").disabled = !this.#back.length;
     byId("page-next").disabled = this.#next === null;
-    say(byId("list-note"), `${plural(many, "key")}${this.#start !== null ? `, page ${this.#back.length + 1}` : this.#next !== null ? ", first page" : ""}`);
+    say(byId("list-note"), !this.#loaded ? "" : `${plural(many, "key")}${this.#start !== null ? `, page ${this.#back.length + 1}` : this.#next !== null ? ", first page" : ""}`);
   }
 
   /** Arrow keys go from key to key. */

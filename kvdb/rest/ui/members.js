@@ -1,6 +1,6 @@
 // The table of members, and what can be done to the membership.
 
-import { ask, askJSON, newToken } from "./api.js";
+import { ask, askJSON, isId, newToken } from "./api.js";
 import { confirm } from "./dialogs.js";
 import { announce, byId, make, mark, say } from "./dom.js";
 import { stateWords } from "./picture.js";
@@ -78,7 +78,9 @@ class Row {
 
 export class Members {
   #rows = new Map();
+  isOut = false; // whether the member that serves this page was removed here
   #seen = null;
+  #highest = 0; // id that this page has seen: those of removed members are refused
   #refresh;
 
   /** `refresh` asks for a new status at once. */
@@ -90,10 +92,12 @@ export class Members {
 
   show(seen) {
     this.#seen = seen;
+    for (const { id } of seen.members) if (id > this.#highest) this.#highest = id;
     const body = byId("members");
     const ids = new Set(seen.members.map((member) => member.id));
     for (const [id, row] of this.#rows) {
       if (!ids.has(id)) {
+        if (row.row.contains(document.activeElement)) byId("add-member").focus();
         row.row.remove();
         this.#rows.delete(id);
       }
@@ -118,7 +122,7 @@ export class Members {
         "Writes wait for some milliseconds meanwhile, and none is lost. If it does not come about, the old leader goes on.",
       ],
       yes: "Hand over",
-      act: () => askJSON("_/leader", { method: "POST", body: id === null ? "" : JSON.stringify({ id }) }),
+      act: () => askJSON("_/leader", (told) => isId(told.leader), { method: "POST", body: id === null ? "" : `{"id": ${id}}` }),
     });
     if (done) announce(`Member ${done.leader} leads.`);
     this.#refresh();
@@ -145,16 +149,19 @@ export class Members {
       yes: `Remove member ${id}`,
       danger: true,
       act: async () => {
-        await ask(`_/members/${id}`, { method: "DELETE", headers: { "Idempotency-Key": token } });
+        await ask(`_/members/${id}`, { method: "DELETE", expect: 204, headers: { "Idempotency-Key": token } });
       },
     });
-    if (done) announce(`Member ${id} is removed.`);
+    if (done) {
+      this.isOut = member.own;
+      announce(`Member ${id} is removed.`);
+    }
     this.#refresh();
   }
 
   async add() {
     const seen = this.#seen;
-    const next = Math.max(...seen.members.map((member) => member.id)) + 1;
+    const next = this.#highest + (typeof this.#highest === "bigint" ? 1n : 1);
     const id = make("input", { id: "add-id", inputmode: "numeric", pattern: "[0-9]+", required: true, value: next, autocomplete: "off" });
     const peer = make("input", { id: "add-url", class: "mono", required: true, placeholder: "http://10.0.0.4:12379", autocomplete: "off", autocapitalize: "off", spellcheck: "false" });
     let [asked, token] = ["", ""];
@@ -170,9 +177,9 @@ export class Members {
       ],
       yes: () => (/^[0-9]+$/.test(id.value) ? `Add member ${id.value}` : "Add"),
       act: async () => {
-        const body = JSON.stringify({ id: Number(id.value), url: peer.value.trim() });
+        const body = `{"id": ${id.value.replace(/^0+(?=\d)/, "")}, "url": ${JSON.stringify(peer.value.trim())}}`;
         if (body !== asked) [asked, token] = [body, newToken()]; // another request
-        return askJSON("_/members", { method: "POST", body, headers: { "Idempotency-Key": token } });
+        return askJSON("_/members", (told) => isId(told.id), { method: "POST", body, headers: { "Idempotency-Key": token } });
       },
     });
     this.#refresh();
@@ -185,6 +192,7 @@ export class Members {
       fields: [make("pre", { class: "mono command", tabindex: 0 },
         `twistd -n --pidfile= kvdb --id ${done.id} \\\n  --cluster ${all.map((one) => `${one.id}=${one.url}`).join(",")} \\\n  --port 12380 --join`)],
       yes: "Done",
+      isTold: true,
       act: () => true,
     });
   }

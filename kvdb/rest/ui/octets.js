@@ -24,7 +24,11 @@ export function toBinary(octets) {
   return made;
 }
 
-export const fromBinary = (binary) => Uint8Array.from(binary, (c) => c.charCodeAt(0));
+export function fromBinary(binary) {
+  const made = new Uint8Array(binary.length);
+  for (let at = 0; at < made.length; at += 1) made[at] = binary.charCodeAt(at);
+  return made;
+}
 
 export const toBase64 = (octets) => btoa(toBinary(octets));
 
@@ -62,10 +66,16 @@ export function unpercent(text) {
     String.fromCharCode(parseInt(hex, 16)));
 }
 
-/** For people: as text, or with what is none as \xNN. */
+/** What is not to be seen, or has other text seen in another order; but not joiners. */
+const UNSEEN = /(?![\u200c\u200d])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
+
+/** For people: as text, or with what is none as \xNN; what is not to be seen as \u{N}. */
 export function readable(binary) {
   const text = toText(fromBinary(binary));
-  if (text !== null && isPlain(text)) return text.replace(/\n/g, "\\n").replace(/\t/g, "\\t");
+  if (text !== null && isPlain(text)) {
+    return text.replace(/\n/g, "\\n").replace(/\t/g, "\\t")
+      .replace(UNSEEN, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
+  }
   return binary.replace(/[^\x20-\x7e]/g, (c) =>
     "\\x" + c.charCodeAt(0).toString(16).padStart(2, "0"));
 }

@@ -6,6 +6,8 @@ import { list } from "./words.js";
 
 const WIDTH = 380;
 const HEIGHT = 300;
+const SHORT_DIGITS = 3; // of an id, in a large type
+const MAX_DIGITS = 4; // of an id that stands as it is
 const PULSE_MS = 700;
 const MAX_DRAWN = 15; // beyond it a circle is no picture any more; the table has all
 
@@ -69,13 +71,15 @@ export class Ring {
     for (const member of members) {
       const [x, y] = place.get(member.id);
       const arc = draw("circle", { class: "arc", r: size, pathLength: 100, transform: "rotate(-90)" });
+      const id = `${member.id}`;
+      const text = id.length > MAX_DIGITS ? `…${id.slice(-SHORT_DIGITS)}` : id; // the table has all
       const role = draw("text", { class: "role", y: size + 17 });
       const group = draw("g", { class: "node", transform: `translate(${x} ${y})` },
         draw("circle", { class: "halo", r: size + 5 }),
         draw("circle", { class: "disc", r: size }),
         arc,
         draw("path", { class: "crown", transform: `translate(0 ${-size - 5})`, d: "M-10 0 L-11 -11 L-5 -5.5 L0 -13 L5 -5.5 L11 -11 L10 0 Z" }),
-        draw("text", { class: "id", y: size > 20 ? 7 : 5 }, member.id),
+        draw("text", { class: "id", y: size > 20 ? 7 : 5, "data-long": text.length > SHORT_DIGITS }, text),
         role);
       this.#nodes.set(member.id, { group, arc, role, x, y });
       nodes.append(group);
