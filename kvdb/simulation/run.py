@@ -151,6 +151,8 @@ def _unrest(cluster: Cluster) -> str | None:
             return f"member {node_id} has not applied what the leader has"
         if node.pump.raft.core.term != core.term:
             return f"member {node_id} is in another term"
+        if node.pump.leader != leader.node_id:
+            return f"member {node_id} does not know who leads"
     return None
 
 
