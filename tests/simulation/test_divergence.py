@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kvdb.node.settings import NodeSettings
 from kvdb.simulation.clients import Workload
 from kvdb.simulation.cluster import Cluster, Plan
 from kvdb.simulation.machine import Machine
@@ -27,7 +28,8 @@ class Ended:
 
 def running(seed: int, size: int) -> tuple[Cluster, Ended]:
     """A cluster with a leader, and what becomes of it."""
-    plan = Plan(seed=seed, size=size, workload=Workload(clients=0))
+    node = NodeSettings(segment_bytes=64 << 10)  # these disks are memory
+    plan = Plan(seed=seed, size=size, node=node, workload=Workload(clients=0))
     cluster = Cluster(plan, lambda line: None)
     ended = Ended(cluster)
     for machine in list(cluster.machines.values()):

@@ -8,6 +8,7 @@ import pytest
 from attrs import evolve
 
 from kvdb.node.failover import Failover
+from kvdb.node.settings import NodeSettings
 from kvdb.simulation.clients import Workload
 from kvdb.simulation.cluster import Cluster, Plan
 from kvdb.simulation.machine import Machine
@@ -32,7 +33,8 @@ OF_LINKS = frozenset(
 
 def cluster_of(seed: int, size: int) -> tuple[Cluster, Machine]:
     """A cluster that has had its leader for a while, and that leader."""
-    plan = Plan(seed=seed, size=size, workload=Workload(clients=0))
+    node = NodeSettings(segment_bytes=64 << 10)  # these disks are memory
+    plan = Plan(seed=seed, size=size, node=node, workload=Workload(clients=0))
     cluster = Cluster(plan, lambda line: None)
     for machine in list(cluster.machines.values()):
         cluster.start(machine)
