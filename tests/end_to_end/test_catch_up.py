@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,34 @@ from typing import Any
 from tests.end_to_end.cluster import Process, ask, local_cluster, until
 
 WRITES = 50_000
-WRITERS = 8  # so at least an eighth as many entries as writes
+WRITERS = 8
+AHEAD = 4
+"""Writes sent at once: so there is an entry for 32 of them, at least."""
+
 KEYS = 5_000
 
 
 def write_many(node: Process, first: int, count: int) -> None:
     """C{count} writes over one connection."""
-    connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=20)
-    for number in range(first, first + count):
-        connection.request("PUT", f"/key-{number % KEYS}", b"value %d" % number)
-        answer = connection.getresponse()
-        answer.read()
-        assert answer.status == 204, answer.status
-    connection.close()
+    with socket.create_connection(("127.0.0.1", node.port), timeout=20) as connection:
+        for low in range(first, first + count, AHEAD):
+            numbers = range(low, min(low + AHEAD, first + count))
+            connection.sendall(b"".join(map(write_of, numbers)))
+            answers = b""
+            while answers.count(b"\r\n\r\n") < len(numbers):
+                more = connection.recv(1 << 16)
+                assert more, "the connection was closed"
+                answers += more
+            assert answers.count(b"HTTP/1.1 204 ") == len(numbers), answers
+
+
+def write_of(number: int) -> bytes:
+    """A request whose answer is a head alone."""
+    value = b"value %d" % number
+    return (
+        b"PUT /key-%d HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
+        % (number % KEYS, len(value), value)
+    )
 
 
 def everything(node: Process) -> dict[int, tuple[Any, ...]]:
