@@ -389,7 +389,7 @@ class Pump:
         if kind is MessageType.PROP:
             if self.leading and message.term == self.raft.core.term:
                 self.outbox.has_callers(message.from_)
-                self.forwarded.keep(message.term)
+                self.forwarded.keep(self.raft.core.term)
                 self.forwarded.hold(self.clock.seconds(), message.entries)
         elif kind is MessageType.TIMEOUT_NOW and not self.may_lead:
             log.warn("leadership was offered and refused: the disk is not well")

@@ -378,7 +378,7 @@ MUTANTS: Final = (
         "        target = (\n"
         "            replica.store.applied_index - self.pump.settings.catch_up_entries\n"
         "        )\n",
-        seed=27,
+        tests="tests/node",
     ),
     Mutant(
         "a failed sync is tried again",

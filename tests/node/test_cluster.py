@@ -319,6 +319,21 @@ class Faults(SynchronousTestCase):
         record = old.get(b"k")
         self.assertEqual(record and record.value, b"2")
 
+    def test_the_log_is_not_cut_before_the_store_has_it(self) -> None:
+        cluster = Cluster(1, snapshot_count=10, catch_up_entries=0)
+        machine = cluster.machines[1]
+        machine.engines.current.flush_polls = 2  # and so two ticks to flush
+        node = cluster.leader()
+        first, number = node.replica.log.first_index(), 0
+        while node.replica.log.first_index() == first:
+            number += 1
+            cluster.put(node, b"k", b"%8192d" % number)  # eight fill a file of it
+        self.assertGreater(number, 30, "it flushed while it was written to")
+        machine.crash()
+        node = machine.start()
+        cluster.leader()
+        self.assertEqual(cluster.read(node, b"k"), b"%8192d" % number)
+
     def test_a_follower_far_behind_gets_a_snapshot_while_writes_go_on(self) -> None:
         cluster = Cluster(3, snapshot_count=50, catch_up_entries=10)
         leader = cluster.leader()
