@@ -122,7 +122,11 @@ def held(directory: str) -> Iterator[Held]:
     lock = Untouched().lock(f"{directory}/log/lock")
     try:
         kept = Held(directory, lock)
-        yield kept
+        try:
+            yield kept
+        except Exception:
+            kept.check()  # what was read may have been wrong only meanwhile
+            raise
         kept.check()
     finally:
         lock.release()

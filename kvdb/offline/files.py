@@ -15,7 +15,7 @@ from collections.abc import Callable
 from attrs import define
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 
-from kvdb.storage.filesystem import DirectoryInUse, RealFileSystem
+from kvdb.storage.filesystem import DirectoryInUse, RealFileSystem, read_at
 
 
 class AtOnce:
@@ -48,15 +48,7 @@ class UntouchedFile:
 
     def read(self, offset: int, length: int) -> bytes:
         """See there."""
-        parts = []
-        while self._fd is not None and length > 0:
-            part = os.pread(self._fd, length, offset)
-            if not part:
-                break
-            parts.append(part)
-            offset += len(part)
-            length -= len(part)
-        return b"".join(parts)
+        return b"" if self._fd is None else read_at(self._fd, offset, length)
 
     def write(self, offset: int, data: bytes) -> None:
         """Forgotten."""

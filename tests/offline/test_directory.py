@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from kvdb.offline.directory import (
 from kvdb.offline.files import real_filesystem
 from kvdb.offline.recover import opened, recover
 from kvdb.storage.filesystem import DirectoryInUse, hold_lock
+from kvdb.storage.segment import CorruptLog
 from tests.offline.member import fingerprint, make_member, nothing, some_commands
 
 
@@ -138,11 +138,15 @@ def test_a_node_that_starts_meanwhile_is_noticed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["member"]
 
 
-def test_what_the_work_meets_comes_before_a_node(tmp_path: Path) -> None:
+def test_a_node_that_starts_comes_before_what_is_found_wrong(tmp_path: Path) -> None:
+    """Its changes look like a log that is corrupt, whose remedy would be another."""
     member = make_member(tmp_path / "member", some_commands(5))
     lock = member / "log" / "lock"
     lock.unlink()
-    with pytest.raises(ZeroDivisionError), held(str(member)):
+    wrong = CorruptLog("path", 0, "as a node changes it")
+    with pytest.raises(CorruptLog), held(str(member)):
+        raise wrong
+    with pytest.raises(DirectoryInUse, match="was started") as met, held(str(member)):
         hold_lock(str(lock)).release()
-        raise ZeroDivisionError
-    shutil.rmtree(member)
+        raise wrong
+    assert met.value.__context__ is wrong
