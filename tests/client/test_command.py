@@ -882,7 +882,7 @@ def test_commands_of_other_rooms_have_their_place(
 
 
 def test_each_command_of_another_room_is_there() -> None:
-    pytest.importorskip("kvdb.offline.command")
+    pytest.importorskip("kvdb.offline.command.backups")
     for words in tree.ELSEWHERE:
         group = tree.snapshot if words.startswith("snapshot ") else tree.tree
         context = click.Context(group)

@@ -17,8 +17,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from kvdb.offline import command, disk
-from kvdb.offline.command import tree
+from kvdb.offline import disk
+from kvdb.offline.command import recovery, say
+from kvdb.offline.command.main import tree
 from kvdb.offline.directory import UNFINISHED
 from kvdb.storage.filesystem import DirectoryInUse, hold_lock
 from kvdb.store.commands import Put
@@ -167,7 +168,7 @@ def test_recover_on_a_terminal(
             hold_lock(str(member / "log" / "lock"))
         return agrees
 
-    monkeypatch.setattr(command, "_is_asked", lambda: True)
+    monkeypatch.setattr(recovery, "_is_asked", lambda: True)
     monkeypatch.setattr(click, "confirm", confirm)
     result = run(
         *("recover", "--data-dir", member, "--id", "1"),
@@ -261,7 +262,7 @@ def test_check_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_time_that_is_none() -> None:
-    assert command.utc(2**63) == f"{2**63} ms"
+    assert say.utc(2**63) == f"{2**63} ms"
 
 
 PROGRAM = [sys.executable, "-m", "kvdb.offline"]
@@ -338,5 +339,5 @@ def test_an_error_without_a_file_is_told_without_one(
     def work() -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    assert command.one_line(work)() == command.UNUSABLE
+    assert say.one_line(work)() == say.UNUSABLE
     assert "None" not in capsys.readouterr().err
