@@ -341,3 +341,50 @@ def test_an_error_without_a_file_is_told_without_one(
 
     assert say.one_line(work)() == say.UNUSABLE
     assert "None" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_names_of_files_steer_no_terminal(member: Path, more: list[str]) -> None:
+    """Nor break a line, nor what writes it."""
+    (member / "log" / os.fsdecode(b"a\xff\x1b]0;b\x07\n")).write_text("")
+    result = run("fsck", member, *more)
+    assert status(result) == 0
+    assert result.stdout.replace("\n", "").isprintable()
+    first = result.stdout.splitlines()[0]
+    assert "a\\udcff\\u001b]0;b\\u0007\\n" in first
+    if more:
+        assert json.loads(first)["path"].endswith("\x1b]0;b\x07\n")
+    result = run("fsck", f"{member}\x1b")
+    assert f"{member}\\u001b is no data directory" in result.stderr
+
+
+def test_an_output_that_is_full(member: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*PROGRAM, "dump", str(member)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "kvdbctl: the output cannot be written: no space left on device\n"
+    )
+
+
+def test_an_output_that_nobody_reads_any_more(member: Path) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        done = subprocess.run(
+            [*PROGRAM, "dump", str(member)],
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(theirs)
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -11,7 +11,16 @@ from attrs import asdict
 from kvdb.offline import dump as dumping
 from kvdb.offline import fsck as checking
 from kvdb.offline.command.options import json_option
-from kvdb.offline.command.say import DONE, NO, answer, bar, is_json, one_line
+from kvdb.offline.command.say import (
+    DONE,
+    NO,
+    answer,
+    bar,
+    is_json,
+    json_line,
+    line,
+    one_line,
+)
 from kvdb.storage.unsynced import this_boot
 
 
@@ -30,12 +39,12 @@ def fsck(directory: str, as_json: bool) -> int:
     findings = found.findings
     if is_json(as_json):
         for one in findings.found:
-            click.echo(json.dumps(asdict(one), ensure_ascii=False))
+            json_line(asdict(one))
     else:
         for one in findings.found:
-            click.echo(one.text())
+            line(one.text())
         if findings.more:
-            click.echo(f"and {findings.more} more")
+            line(f"and {findings.more} more")
     answer(
         {
             "errors": findings.errors,
@@ -62,17 +71,19 @@ def dump(directory: str, show_keys: bool, as_json: bool) -> int:
     Keys are told by their lengths, values always.
     """
     json_lines = is_json(as_json)
-    for line in dumping.dump(directory, show_keys=show_keys):
+    for one in dumping.dump(directory, show_keys=show_keys):
         if json_lines:
-            click.echo(json.dumps(line, ensure_ascii=False))
+            json_line(one)
         else:
-            click.echo(_text_of(line))
+            line(_text_of(one))
     return DONE
 
 
-def _text_of(line: dict[str, Any]) -> str:
-    what, *rest = line.items()
-    return " ".join([str(what[1]), *(f"{name}={_value(one)}" for name, one in rest)])
+def _text_of(one: dict[str, Any]) -> str:
+    what, *rest = one.items()
+    return " ".join(
+        [str(what[1]), *(f"{name}={_value(value)}" for name, value in rest)]
+    )
 
 
 def _value(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -32,4 +33,10 @@ def main() -> NoReturn:
         status = error.exit_code
     except click.Abort:
         status = INTERRUPTED
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # It was told, or is known to who closed it; the interpreter would complain
+        # of it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)

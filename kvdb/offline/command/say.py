@@ -2,7 +2,8 @@
 How the tools speak.
 
 Rules: answers go to the standard output; progress, on a terminal, and what goes wrong
-go to the standard error.  What goes wrong is one line.
+go to the standard error.  What goes wrong is one line.  What comes out of files, their
+names too, steers no terminal and has one line, wherever it goes.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ DONE: Final = 0
 NO: Final = 1
 UNUSABLE: Final = 2
 INTERRUPTED: Final = 130
+PIPE_CLOSED: Final = 141
 """Exit statuses, as docs/kvdbctl.md has them."""
 
 BAD: Final = (
@@ -67,30 +69,61 @@ def one_line(work: Work) -> Work:
         except BAD as error:
             note(str(error))
             return NO
+        except BrokenPipeError:
+            return PIPE_CLOSED  # who read it has gone, and knows
         except OUT_OF_REACH as error:
-            text = str(error)
-            if isinstance(error, OSError) and error.filename is not None:
-                text = f"{error.filename}: {(error.strerror or text).lower()}"
-            note(text)
+            note(_why(error) if isinstance(error, OSError) else str(error))
             return UNUSABLE
 
     return told
 
 
+def _why(error: OSError) -> str:
+    text = (error.strerror or str(error)).lower()
+    return text if error.filename is None else f"{error.filename}: {text}"
+
+
+def printable(text: str) -> str:
+    """Text with escapes for what is no character that one sees, or a space."""
+    if text.isprintable():
+        return text
+    # As in JSON, whose escapes fit a character outside of it too.
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
 def note(text: str) -> None:
     """A line that is no answer."""
-    click.echo(f"{NAME}: {' '.join(text.split())}", err=True)
+    click.echo(f"{NAME}: {printable(' '.join(text.split()))}", err=True)
+
+
+def line(text: str) -> None:
+    """
+    A line of an answer.
+
+    @raise Unusable: the output takes no more.
+    """
+    try:
+        click.echo(printable(text))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unusable(f"the output cannot be written: {_why(error)}") from error
+
+
+def json_line(value: dict[str, Any]) -> None:
+    """The same in JSON."""
+    line(json.dumps(value, ensure_ascii=False))
 
 
 def answer(value: dict[str, Any], as_json: bool) -> None:
     """An answer: a line of JSON, or a line for each name."""
     if as_json:
-        click.echo(json.dumps(value, ensure_ascii=False))
+        json_line(value)
         return
     width = max(map(len, value))
     for name, one in value.items():
         for text in one if isinstance(one, list) else [one]:
-            click.echo(f"{name.replace('_', ' '):{width}}  {text}")
+            line(f"{name.replace('_', ' '):{width}}  {text}")
 
 
 def is_json(given: bool) -> bool:
