@@ -26,6 +26,28 @@ class AtOnce:
         return maybeDeferred(work)
 
 
+def exists(path: str) -> bool:
+    """
+    Whether there is something.
+
+    @raise OSError: one may not know.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def is_directory(path: str) -> bool:
+    """
+    Whether there is a directory.
+
+    @raise OSError: one may not know.
+    """
+    return exists(path) and os.path.isdir(path)
+
+
 def real_filesystem() -> RealFileSystem:
     """The operating system's, without a reactor."""
     return RealFileSystem(AtOnce())
@@ -112,7 +134,7 @@ class Untouched:
 
     def exists(self, path: str) -> bool:
         """See there."""
-        return os.path.exists(path)
+        return exists(path)
 
     def open(self, path: str) -> UntouchedFile:
         """See there; what is not there is empty."""

@@ -14,8 +14,16 @@ from kvdb.offline.command.options import (
     json_option,
     step_option,
 )
-from kvdb.offline.command.say import DONE, answer, bar, is_json, one_line, utc
-from kvdb.offline.directory import real_disk
+from kvdb.offline.command.say import (
+    DONE,
+    answer,
+    bar,
+    is_json,
+    one_line,
+    tell_owner,
+    utc,
+)
+from kvdb.offline.directory import other_owner, real_disk
 from kvdb.offline.restore import NewCluster
 from kvdb.offline.restore import restore as make
 from kvdb.store.backup import BackupHeader
@@ -88,6 +96,7 @@ def restore(
     then start them.
     """
     new = NewCluster(members=cluster, token=cluster_token, revision_step=revision_step)
+    owner = other_owner(data_dir)
     with bar(f"restoring {os.path.basename(file)}", archive.size_of(file)) as progress:
         made = make(real_disk(), file, data_dir, node, new, progress)
     answer(
@@ -100,4 +109,5 @@ def restore(
         },
         is_json(as_json),
     )
+    tell_owner(data_dir, owner)
     return DONE

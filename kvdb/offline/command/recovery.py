@@ -13,8 +13,18 @@ from kvdb.offline.command.options import (
     json_option,
     step_option,
 )
-from kvdb.offline.command.say import DONE, NO, answer, bar, is_json, note, one_line, utc
-from kvdb.offline.directory import real_disk
+from kvdb.offline.command.say import (
+    DONE,
+    NO,
+    answer,
+    bar,
+    is_json,
+    note,
+    one_line,
+    tell_owner,
+    utc,
+)
+from kvdb.offline.directory import other_owner, real_disk
 from kvdb.offline.recover import Survey, opened
 from kvdb.offline.recover import recover as make
 
@@ -55,6 +65,7 @@ def recover(
             " are added to it once it serves"
         )
     to = target or os.path.normpath(data_dir) + "-recovered"
+    owner = other_owner(to)
     # Kept from nodes until it is done: what is made is what the warnings were about.
     with opened(data_dir) as survivor:
         _tell(data_dir, survivor.survey)
@@ -83,6 +94,7 @@ def recover(
         },
         is_json(as_json),
     )
+    tell_owner(to, owner)
     return DONE
 
 

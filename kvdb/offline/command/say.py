@@ -9,7 +9,11 @@ names too, steers no terminal and has one line, wherever it goes.
 from __future__ import annotations
 
 import functools
+import grp
 import json
+import os
+import pwd
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -131,6 +135,32 @@ def is_json(given: bool) -> bool:
     context = click.get_current_context(silent=True)
     kept = None if context is None else context.find_object(dict)
     return given or bool((kept or {}).get("json"))
+
+
+def tell_owner(directory: str, owner: tuple[int, int] | None) -> None:
+    """Say whose node cannot open what was made, if it is another user's."""
+    if owner is None:
+        return
+    user, group = _user(owner[0]), _group(owner[1])
+    note(
+        f"WARNING: {directory} belongs to {_user(os.geteuid())}, where all else"
+        f" belongs to {user}: a node that runs as {user} cannot open it.  Before its"
+        f" start: chown -R {user}:{group} {shlex.quote(directory)}"
+    )
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
 
 
 @contextmanager
