@@ -96,7 +96,7 @@ def test_one_in_the_making_that_somebody_uses(tmp_path: Path) -> None:
     before = fingerprint(member)
     target = str(tmp_path / "1")
     with (
-        opened(str(member)) as survivor,
+        opened(str(member), "boot") as survivor,
         pytest.raises(DirectoryInUse, match="is in use"),
     ):
         recover(real_disk(), survivor, target, 1, "http://a:1", nothing)
@@ -132,7 +132,7 @@ def test_a_node_that_starts_meanwhile_is_noticed(tmp_path: Path) -> None:
     target = str(tmp_path / "1")
     with (
         pytest.raises(DirectoryInUse, match="was started"),
-        opened(str(member)) as survivor,
+        opened(str(member), "boot") as survivor,
     ):
         recover(real_disk(), survivor, target, 1, "http://a:1", start)
     assert os.listdir(tmp_path) == ["member"]

@@ -27,6 +27,7 @@ from kvdb.offline.command.say import (
 from kvdb.offline.directory import other_owner, real_disk
 from kvdb.offline.recover import Survey, opened
 from kvdb.offline.recover import recover as make
+from kvdb.storage.unsynced import this_boot
 
 
 @click.command("recover")
@@ -67,7 +68,7 @@ def recover(
     to = target or os.path.normpath(data_dir) + "-recovered"
     owner = other_owner(to)
     # Kept from nodes until it is done: what is made is what the warnings were about.
-    with opened(data_dir) as survivor:
+    with opened(data_dir, this_boot()) as survivor:
         _tell(data_dir, survivor.survey)
         if not yes and not _confirmed(to):
             note("nothing was done")
