@@ -1,5 +1,5 @@
 """C{python -m kvdb.offline}: see L{kvdb.offline.command}."""
 
-from kvdb.offline.command import main
+from kvdb.offline.command.main import main
 
 main()

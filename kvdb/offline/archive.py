@@ -116,11 +116,11 @@ class _Gathered:
         learners = self.learners
         return [evolve(one, learner=one.id in learners) for one in self.members]
 
-    def check(self, header: BackupHeader) -> None:
+    def check(self, header: BackupHeader, snapshot: SnapshotReader) -> None:
         """
-        Whether the store says of itself what C{header} says of it.
+        Whether snapshot and store say of themselves what C{header} says of them.
 
-        @raise BadBackup: it says something else.
+        @raise BadBackup: one says something else.
         @raise UnknownFormat: a later release wrote it.
         """
         engines = MemoryEngines()
@@ -131,6 +131,8 @@ class _Gathered:
             raise BadBackup(f"the store in the backup is none: {error}") from error
         for what, says, holds in (
             ("cluster", f"{header.cluster_id:016x}", f"{store.cluster_id:016x}"),
+            ("index", header.applied_index, snapshot.index),
+            ("term", header.applied_term, snapshot.term),
             ("index", header.applied_index, store.applied_index),
             ("term", header.applied_term, store.applied_term),
             ("revision", header.revision, store.revision),
@@ -177,7 +179,7 @@ def read_through(
     header = reader.finish()
     if not snapshot.whole:
         raise BadBackup("the snapshot in the backup breaks off before its end")
-    gathered.check(header)
+    gathered.check(header, snapshot)
     return Contents(
         header,
         digest.keys,

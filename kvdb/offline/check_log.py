@@ -20,7 +20,7 @@ from kvdb.raft.messages import Entry, EntryType
 from kvdb.storage.log import Log
 from kvdb.storage.records import BadRecord
 from kvdb.storage.segment import CorruptLog, TornEnd, decode_batch, find_batch
-from kvdb.storage.unsynced import LOST, MARK, REMEDY, PowerWasLost, Unsynced
+from kvdb.storage.unsynced import LOST, MARK, REMEDY, Unsynced
 from kvdb.store.encoding import (
     UnknownCommand,
     decode_command,
@@ -92,13 +92,9 @@ class LogCheck:
     def check_mark(self) -> None:
         """Whether there may be less here than was acknowledged."""
         mark = Unsynced(Untouched(), self.directory, self.boot_id)
-        if not mark.is_set():
-            return
-        try:
-            mark.check()
-        except PowerWasLost:
+        if mark.is_of_before():
             self.findings.error(mark.path, None, LOST, REMEDY)
-        else:
+        elif mark.is_set():
             what = "what was acknowledged last is in this machine's memory alone"
             self.findings.warning(mark.path, None, what, SYNC)
 

@@ -21,7 +21,7 @@ from google_crc32c import value as crc32c
 from kvdb.offline.archive import ContentDigest
 from kvdb.offline.check_log import Read
 from kvdb.offline.directory import OneEngine, read_engine
-from kvdb.offline.files import Untouched
+from kvdb.offline.files import Untouched, is_directory
 from kvdb.offline.findings import LATER, START, Findings
 from kvdb.storage.log import Log
 from kvdb.store.encoding import RECORD, decode_events, decode_outcome
@@ -68,7 +68,7 @@ class StoreCheck:
 
         @param log: of the same directory, if that can be read.
         """
-        if not os.path.isdir(self._path):
+        if not is_directory(self._path):
             self.findings.warning(self._path, None, "there is no store", START)
             return
         name = current_engine(Untouched(), self._path)
@@ -76,7 +76,7 @@ class StoreCheck:
             self._check_unnamed()
             return
         path = f"{self._path}/{name}"
-        if os.path.isdir(path):
+        if is_directory(path):
             self._check_manifests(path)
         try:
             with read_engine(self.directory) as engine:

@@ -23,7 +23,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from kvdb.node.replica import open_replica
-from kvdb.offline.files import SharedLock, Untouched, real_filesystem
+from kvdb.offline.files import SharedLock, Untouched, is_directory, real_filesystem
 from kvdb.storage.filesystem import DirectoryInUse, FileSystem, hold_lock
 from kvdb.storage.log import Identity, Log
 from kvdb.store.engine import Engine, EngineError, Engines
@@ -113,16 +113,21 @@ def held(directory: str) -> Iterator[Held]:
     A data directory, kept from every node meanwhile.
 
     @raise DirectoryInUse: a node has it, or, where there was no lock, had it.
+    @raise OSError: it may not be looked at.
     @raise Unusable: it is none.
     """
-    if not os.path.isdir(f"{directory}/log"):
+    if not is_directory(f"{directory}/log"):
         raise Unusable(
             f"{directory} is no data directory of kvdb: there is no {directory}/log"
         )
     lock = Untouched().lock(f"{directory}/log/lock")
     try:
         kept = Held(directory, lock)
-        yield kept
+        try:
+            yield kept
+        except Exception:
+            kept.check()  # what was read may have been wrong only meanwhile
+            raise
         kept.check()
     finally:
         lock.release()
@@ -155,7 +160,7 @@ def read_engine(directory: str) -> Iterator[RocksReader]:
     if name is None:
         raise Unusable(f"there is no {store}/CURRENT: this member holds no keys yet")
     path = f"{store}/{name}"
-    if "/" in name or not os.path.isdir(path):
+    if "/" in name or not is_directory(path):
         raise EngineError(f"{store}/CURRENT names {name[:50]!r}, which is not there")
     with tempfile.TemporaryDirectory(prefix="kvdb-") as scratch:
         engine = RocksReader(path, scratch)
@@ -193,6 +198,26 @@ def read_directory(directory: str) -> Iterator[tuple[Log, Store]]:
 
 
 # What is made.
+
+
+def other_owner(directory: str) -> tuple[int, int] | None:
+    """
+    Whose node it will be that is to open a new directory, if that is another user
+    than who makes it: who owns the empty directory in its place, or else the
+    nearest one above.
+
+    @return: user and group id; None if it is whoever runs this, or root, whose
+        directories are for all.
+    """
+    # It is not given to them here: they can put what they like in place of what is
+    # about to be given.
+    path = os.path.realpath(directory)
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    found = os.stat(path)
+    if found.st_uid in (0, os.geteuid()):
+        return None
+    return found.st_uid, found.st_gid
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from attrs import define
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 
-from kvdb.storage.filesystem import DirectoryInUse, RealFileSystem
+from kvdb.storage.filesystem import DirectoryInUse, RealFileSystem, read_at
 
 
 class AtOnce:
@@ -24,6 +24,28 @@ class AtOnce:
     def run(self, work: Callable[[], None]) -> Deferred[None]:
         """Do it now."""
         return maybeDeferred(work)
+
+
+def exists(path: str) -> bool:
+    """
+    Whether there is something.
+
+    @raise OSError: one may not know.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def is_directory(path: str) -> bool:
+    """
+    Whether there is a directory.
+
+    @raise OSError: one may not know.
+    """
+    return exists(path) and os.path.isdir(path)
 
 
 def real_filesystem() -> RealFileSystem:
@@ -48,15 +70,7 @@ class UntouchedFile:
 
     def read(self, offset: int, length: int) -> bytes:
         """See there."""
-        parts = []
-        while self._fd is not None and length > 0:
-            part = os.pread(self._fd, length, offset)
-            if not part:
-                break
-            parts.append(part)
-            offset += len(part)
-            length -= len(part)
-        return b"".join(parts)
+        return b"" if self._fd is None else read_at(self._fd, offset, length)
 
     def write(self, offset: int, data: bytes) -> None:
         """Forgotten."""
@@ -120,7 +134,7 @@ class Untouched:
 
     def exists(self, path: str) -> bool:
         """See there."""
-        return os.path.exists(path)
+        return exists(path)
 
     def open(self, path: str) -> UntouchedFile:
         """See there; what is not there is empty."""

@@ -32,11 +32,13 @@ from kvdb.offline.directory import (
     read_store,
     write_log,
 )
+from kvdb.offline.files import Untouched
 from kvdb.offline.restore import REVISION_STEP, moved_on, write_pairs
 from kvdb.raft.confchange import as_v2, decode_conf_change
 from kvdb.raft.messages import Entry, EntryType
 from kvdb.storage.log import Identity, Log
 from kvdb.storage.segment import TornEnd
+from kvdb.storage.unsynced import LOST, Unsynced
 from kvdb.store.commands import Member
 from kvdb.store.encoding import decode_command, split_commands
 from kvdb.store.engine import Pair
@@ -64,6 +66,7 @@ class Survey:
     @ivar newest_ms: when its newest write was proposed, since 1970; None where it
         cannot be told.
     @ivar repaired: what a crash left unfinished at the end of its log.
+    @ivar power_was_lost: while it acknowledged what was not on its disk.
     """
 
     identity: Identity
@@ -77,6 +80,7 @@ class Survey:
     role: str
     newest_ms: int | None
     repaired: TornEnd | None
+    power_was_lost: bool
 
     @property
     def uncertain(self) -> int:
@@ -110,6 +114,8 @@ class Survey:
             yield "it was no member any more: what it has is as old as its removal"
         if self.identity.diverged:
             yield "its data was found to differ from the other members'"
+        if self.power_was_lost:
+            yield (f"{LOST}: another member, if one is left, may have more")
         if self.repaired is not None:
             yield f"the end of its log was not whole, and is left out: {self.repaired}"
 
@@ -142,10 +148,11 @@ class Survivor:
 
 
 @contextmanager
-def opened(directory: str) -> Iterator[Survivor]:
+def opened(directory: str, boot_id: str) -> Iterator[Survivor]:
     """
     What is left of a member.
 
+    @param boot_id: of this boot of the machine.
     @raise CorruptLog, EngineError: it cannot be read.
     @raise DirectoryInUse: the member runs.
     @raise Unusable: there is no member's data.
@@ -155,7 +162,9 @@ def opened(directory: str) -> Iterator[Survivor]:
         read_log(directory) as log,
         read_store(directory) as store,
     ):
-        found = _survey(log, store, _identity(directory, log))
+        mark = Unsynced(Untouched(), f"{directory}/log", boot_id)
+        identity = _identity(directory, log)
+        found = _survey(log, store, identity, power_was_lost=mark.is_of_before())
         yield Survivor(found, kept, log, store)
 
 
@@ -165,7 +174,9 @@ def _identity(directory: str, log: Log) -> Identity:
     return log.identity
 
 
-def _survey(log: Log, store: Store, identity: Identity) -> Survey:
+def _survey(
+    log: Log, store: Store, identity: Identity, *, power_was_lost: bool
+) -> Survey:
     if store.applied_index + 1 < log.first_index():
         raise Unusable(
             f"the log begins at index {log.first_index()} and the store ends at"
@@ -191,6 +202,7 @@ def _survey(log: Log, store: Store, identity: Identity) -> Survey:
         role=role,
         newest_ms=_newest_ms(log) if is_log else None,
         repaired=log.repaired,
+        power_was_lost=power_was_lost,
     )
 
 

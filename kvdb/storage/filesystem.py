@@ -174,6 +174,19 @@ def _full(path: str, error: OSError) -> DiskFull:
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
+def read_at(fd: int, offset: int, length: int) -> bytes:
+    """Up to C{length} bytes of an open file; fewer at its end."""
+    parts = []
+    while length > 0:
+        part = os.pread(fd, length, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+        length -= len(part)
+    return b"".join(parts)
+
+
 @define(slots=True, eq=False)
 class RealFile:
     """A file of the operating system's."""
@@ -190,15 +203,7 @@ class RealFile:
 
     def read(self, offset: int, length: int) -> bytes:
         """See there."""
-        parts = []
-        while length > 0:
-            part = os.pread(self._fd, length, offset)
-            if not part:
-                break
-            parts.append(part)
-            offset += len(part)
-            length -= len(part)
-        return b"".join(parts)
+        return read_at(self._fd, offset, length)
 
     def write(self, offset: int, data: bytes) -> None:
         """See there."""

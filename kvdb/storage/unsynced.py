@@ -75,16 +75,20 @@ class Unsynced:
         """Whether there is one, of this boot or of another."""
         return self.filesystem.exists(self.path)
 
-    def check(self) -> None:
-        """@raise PowerWasLost: the mark is that of another boot."""
+    def is_of_before(self) -> bool:
+        """Whether there is one of another boot."""
         if not self.is_set():
-            return
+            return False
         file = self.filesystem.open(self.path)
         try:
             found = file.read(0, MAX_BOOT_ID_BYTES)
         finally:
             file.close()
-        if found != self.boot_id.encode():
+        return found != self.boot_id.encode()
+
+    def check(self) -> None:
+        """@raise PowerWasLost: the mark is that of another boot."""
+        if self.is_of_before():
             raise PowerWasLost(f"{self.path}: {LOST}.  What to do: {REMEDY}")
 
     def begin(self) -> None:

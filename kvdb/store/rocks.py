@@ -199,8 +199,13 @@ class RocksEngine:
 
 def _engine_error(path: str, error: Exception) -> Exception:
     text = str(error)
-    if "No space left" in text:
+    if "No space left" in text or "quota exceeded" in text:
         return DiskFull(f"no space on the disk for {path}")
+    if "Permission denied" in text:
+        return EngineError(
+            f"RocksDB in {path} cannot go on ({text}).  Run it as the user whose files"
+            " they are, or give all of them to the one that it runs as"
+        )
     return EngineError(
         f"RocksDB in {path} cannot go on ({text}).  Check the disk.  If the other"
         " members are well, remove this one from the cluster and add it under a new"

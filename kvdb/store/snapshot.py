@@ -88,9 +88,12 @@ class SnapshotReader:
     """
     The pairs in a stream of chunks.
 
+    @ivar index: the last entry that is in it, of term C{term}, as its header says.
     @ivar whole: the trailer has come, and all was as it was sent.
     """
 
+    index: int = 0
+    term: int = 0
     whole: bool = False
     _started: bool = False
     _count: int = 0
@@ -120,13 +123,14 @@ class SnapshotReader:
         return []
 
     def _begin(self, chunk: bytes) -> None:
-        kind, magic, version, _, _ = _HEADER.unpack(chunk)
+        kind, magic, version, index, term = _HEADER.unpack(chunk)
         if kind != _IS_HEADER or magic != MAGIC:
             raise BadSnapshot("not the beginning of a snapshot")
         if version != FORMAT_VERSION:
             raise BadSnapshot(
                 f"a snapshot of format {version}, this release reads {FORMAT_VERSION}"
             )
+        self.index, self.term = index, term
         self._started = True
 
     def _read(self, chunk: bytes) -> list[Pair]:

@@ -11,6 +11,7 @@ import re
 import stat
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -416,13 +417,74 @@ def test_a_run_that_ends_just_before_this_one_locks(
     assert part.exists() == goes_on
 
 
-def test_a_snapshot_is_not_written_through_a_link(shell: Shell, tmp_path: Path) -> None:
+def fifo(part: Path, victim: Path) -> None:
+    os.mkfifo(part)
+
+
+def read_fifo(part: Path, victim: Path) -> None:
+    os.mkfifo(part)
+    os.open(part, os.O_RDONLY | os.O_NONBLOCK)  # for as long as this process lasts
+
+
+def directory(part: Path, victim: Path) -> None:
+    part.mkdir()
+
+
+def link(part: Path, victim: Path) -> None:
+    part.symlink_to(victim)
+
+
+def name(part: Path, victim: Path) -> None:
+    part.hardlink_to(victim)
+
+
+@pytest.mark.parametrize("put", [fifo, read_fifo, directory, link, name])
+def test_a_snapshot_is_written_to_nothing_but_a_file_of_its_own(
+    shell: Shell, tmp_path: Path, put: Callable[[Path, Path], None]
+) -> None:
     put_script(shell.cluster, 1, stream(backup(b"x" * 3000)))
-    victim = tmp_path / "victim"
+    victim, part = tmp_path / "victim", tmp_path / "s.snap.part"
     victim.write_bytes(b"precious")
-    (tmp_path / "s.snap.part").symlink_to(victim)
+    put(part, victim)
+    mode = part.lstat().st_mode
     assert shell.run("snapshot", "save", str(tmp_path / "s.snap"))[0] == 2
+    assert f"{part} is in the way, and nothing that" in shell.error
     assert victim.read_bytes() == b"precious"
+    assert part.lstat().st_mode == mode
+    assert not (tmp_path / "s.snap").exists()
+
+
+def test_another_user_cannot_read_a_snapshot_in_the_making(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose file it is has it open maybe."""
+    part = tmp_path / "s.snap.part"
+    part.write_bytes(b"")
+    other = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: other)
+    assert shell.run("snapshot", "save", str(tmp_path / "s.snap"))[0] == 2
+    assert f"{part} is in the way" in shell.error
+
+
+def test_a_snapshot_takes_the_place_of_no_device(shell: Shell, tmp_path: Path) -> None:
+    """As one of /dev/stdout would."""
+    put_script(shell.cluster, 1, stream(backup(b"x" * 3000)))
+    device = tmp_path / "device"
+    os.mkfifo(device)
+    assert shell.run("snapshot", "save", str(device))[0] == 2
+    assert f"{device} is no file" in shell.error
+    assert [one.name for one in tmp_path.iterdir()] == ["device"]
+
+
+def test_a_snapshot_comes_to_be_where_a_link_leads(
+    shell: Shell, tmp_path: Path
+) -> None:
+    put_script(shell.cluster, 1, stream(backup(b"x" * 3000)))
+    link, file = tmp_path / "newest", tmp_path / "s.snap"
+    link.symlink_to(file)
+    assert shell.run("snapshot", "save", str(link))[0] == 0
+    assert link.is_symlink()
+    assert file.read_bytes() == backup(b"x" * 3000)
 
 
 # The bench.
@@ -820,7 +882,7 @@ def test_commands_of_other_rooms_have_their_place(
 
 
 def test_each_command_of_another_room_is_there() -> None:
-    pytest.importorskip("kvdb.offline.command")
+    pytest.importorskip("kvdb.offline.command.backups")
     for words in tree.ELSEWHERE:
         group = tree.snapshot if words.startswith("snapshot ") else tree.tree
         context = click.Context(group)

@@ -11,7 +11,7 @@ from kvdb.offline.archive import verify
 from kvdb.offline.directory import real_disk
 from kvdb.offline.restore import NewCluster, restore
 from kvdb.raft.messages import ConfState
-from kvdb.store.backup import BackupHeader, BadBackup, backup_pieces
+from kvdb.store.backup import BackupHeader, BackupReader, BadBackup, backup_pieces
 from kvdb.store.memory import MemoryEngines
 from kvdb.store.snapshot import StoreSnapshot
 from kvdb.store.store import Store
@@ -96,6 +96,20 @@ def test_a_store_that_nobody_writes(
     with pytest.raises(BadBackup, match=why):
         restore(real_disk(), str(path), str(tmp_path / "1"), 1, cluster, nothing)
     assert os.listdir(tmp_path) == ["b"]
+
+
+@pytest.mark.parametrize(("place", "what"), [(18, "index"), (26, "term")])
+def test_a_snapshot_of_another_moment(tmp_path: Path, place: int, what: str) -> None:
+    """Right in all its checksums; the snapshot's own header says something else."""
+    reader = BackupReader()
+    first, *others = reader.feed(backup_bytes(some_commands()))
+    wrong = bytearray(first)
+    wrong[place] += 1
+    path = tmp_path / "b"
+    chunks = [bytes(wrong), *others]
+    path.write_bytes(b"".join(backup_pieces(reader.finish(), iter(chunks))))
+    with pytest.raises(BadBackup, match=f"is of {what} .*, and holds {what} "):
+        verify(str(path), nothing)
 
 
 def test_the_digest_is_of_keys_and_their_records() -> None:

@@ -17,8 +17,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from kvdb.offline import command, disk
-from kvdb.offline.command import tree
+from kvdb.offline import disk
+from kvdb.offline.command import recovery, say
+from kvdb.offline.command.main import tree
 from kvdb.offline.directory import UNFINISHED
 from kvdb.storage.filesystem import DirectoryInUse, hold_lock
 from kvdb.store.commands import Put
@@ -167,7 +168,7 @@ def test_recover_on_a_terminal(
             hold_lock(str(member / "log" / "lock"))
         return agrees
 
-    monkeypatch.setattr(command, "_is_asked", lambda: True)
+    monkeypatch.setattr(recovery, "_is_asked", lambda: True)
     monkeypatch.setattr(click, "confirm", confirm)
     result = run(
         *("recover", "--data-dir", member, "--id", "1"),
@@ -261,7 +262,7 @@ def test_check_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_time_that_is_none() -> None:
-    assert command.utc(2**63) == f"{2**63} ms"
+    assert say.utc(2**63) == f"{2**63} ms"
 
 
 PROGRAM = [sys.executable, "-m", "kvdb.offline"]
@@ -338,5 +339,114 @@ def test_an_error_without_a_file_is_told_without_one(
     def work() -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    assert command.one_line(work)() == command.UNUSABLE
+    assert say.one_line(work)() == say.UNUSABLE
     assert "None" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_names_of_files_steer_no_terminal(member: Path, more: list[str]) -> None:
+    """Nor break a line, nor what writes it."""
+    (member / "log" / os.fsdecode(b"a\xff\x1b]0;b\x07\n")).write_text("")
+    result = run("fsck", member, *more)
+    assert status(result) == 0
+    assert result.stdout.replace("\n", "").isprintable()
+    first = result.stdout.splitlines()[0]
+    assert "a\\udcff\\u001b]0;b\\u0007\\n" in first
+    if more:
+        assert json.loads(first)["path"].endswith("\x1b]0;b\x07\n")
+    result = run("fsck", f"{member}\x1b")
+    assert f"{member}\\u001b is no data directory" in result.stderr
+
+
+def make_foreign(directory: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have another user own C{directory}; user and group, for chown."""
+    if os.geteuid() == 0:
+        os.chown(directory, 54321, 54322)
+        return "54321:54322"
+    other = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: other)
+    return f"{say._user(os.getuid())}:{say._group(os.getgid())}"
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_is_made_where_another_user_is_at_home(
+    backup: Path,
+    member: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_there: bool,
+) -> None:
+    """A node that runs as that user cannot open it, and that is said."""
+    made = [tmp_path / "home" / "1", tmp_path / "home" / "2"]
+    made[0].parent.mkdir()
+    if is_there:
+        made[0].mkdir()
+        made[1].mkdir()
+        user = make_foreign(made[0], monkeypatch)
+        make_foreign(made[1], monkeypatch)
+    else:
+        user = make_foreign(made[0].parent, monkeypatch)
+    one = ["--id", "1", "--cluster", "1=http://127.0.0.1:1"]
+    for path, result in (
+        (made[0], run("snapshot", "restore", backup, "--data-dir", made[0], *one)),
+        (
+            made[1],
+            run("recover", "--data-dir", member, "--to", made[1], *one, "--yes"),
+        ),
+    ):
+        assert status(result) == 0
+        last = result.stderr.splitlines()[-1]
+        assert last.startswith(f"kvdbctl: WARNING: {path} belongs to ")
+        assert last.endswith(f" Before its start: chown -R {user} {path}")
+
+
+def test_what_is_made_at_home_belongs_to_nobody_else(
+    backup: Path, tmp_path: Path
+) -> None:
+    one = ["--id", "1", "--cluster", "1=http://127.0.0.1:1"]
+    result = run("snapshot", "restore", backup, "--data-dir", tmp_path / "1", *one)
+    assert (status(result), result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("place", ["log", "store"])
+@pytest.mark.parametrize("name", ["fsck", "dump"])
+def test_what_may_not_be_looked_at_is_not_taken_for_absent(
+    member: Path, place: str, name: str
+) -> None:
+    shutil.rmtree(member / place)
+    (member / place).symlink_to(place)  # stat fails, as where it is not permitted
+    result = run(name, member)
+    assert status(result) == 2
+    assert "too many levels of symbolic links" in result.stderr
+
+
+def test_an_output_that_is_full(member: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*PROGRAM, "dump", str(member)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "kvdbctl: the output cannot be written: no space left on device\n"
+    )
+
+
+def test_an_output_that_nobody_reads_any_more(member: Path) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        done = subprocess.run(
+            [*PROGRAM, "dump", str(member)],
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(theirs)
+    assert (done.returncode, done.stderr) == (141, b"")

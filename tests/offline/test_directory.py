@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from kvdb.offline.directory import (
 from kvdb.offline.files import real_filesystem
 from kvdb.offline.recover import opened, recover
 from kvdb.storage.filesystem import DirectoryInUse, hold_lock
+from kvdb.storage.segment import CorruptLog
 from tests.offline.member import fingerprint, make_member, nothing, some_commands
 
 
@@ -96,7 +96,7 @@ def test_one_in_the_making_that_somebody_uses(tmp_path: Path) -> None:
     before = fingerprint(member)
     target = str(tmp_path / "1")
     with (
-        opened(str(member)) as survivor,
+        opened(str(member), "boot") as survivor,
         pytest.raises(DirectoryInUse, match="is in use"),
     ):
         recover(real_disk(), survivor, target, 1, "http://a:1", nothing)
@@ -132,17 +132,21 @@ def test_a_node_that_starts_meanwhile_is_noticed(tmp_path: Path) -> None:
     target = str(tmp_path / "1")
     with (
         pytest.raises(DirectoryInUse, match="was started"),
-        opened(str(member)) as survivor,
+        opened(str(member), "boot") as survivor,
     ):
         recover(real_disk(), survivor, target, 1, "http://a:1", start)
     assert os.listdir(tmp_path) == ["member"]
 
 
-def test_what_the_work_meets_comes_before_a_node(tmp_path: Path) -> None:
+def test_a_node_that_starts_comes_before_what_is_found_wrong(tmp_path: Path) -> None:
+    """Its changes look like a log that is corrupt, whose remedy would be another."""
     member = make_member(tmp_path / "member", some_commands(5))
     lock = member / "log" / "lock"
     lock.unlink()
-    with pytest.raises(ZeroDivisionError), held(str(member)):
+    wrong = CorruptLog("path", 0, "as a node changes it")
+    with pytest.raises(CorruptLog), held(str(member)):
+        raise wrong
+    with pytest.raises(DirectoryInUse, match="was started") as met, held(str(member)):
         hold_lock(str(lock)).release()
-        raise ZeroDivisionError
-    shutil.rmtree(member)
+        raise wrong
+    assert met.value.__context__ is wrong

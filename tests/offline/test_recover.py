@@ -34,15 +34,16 @@ from tests.store.entries import TIME_MS, entry
 
 URL = "http://127.0.0.1:9"
 STEP = 10**9
+BOOT = "this boot"
 
 
 def survey(directory: str) -> Survey:
-    with opened(directory) as survivor:
+    with opened(directory, BOOT) as survivor:
         return survivor.survey
 
 
 def recover(disk: Disk, directory: str, *arguments: Any, **options: Any) -> Recovered:
-    with opened(directory) as survivor:
+    with opened(directory, BOOT) as survivor:
         return recover_it(disk, survivor, *arguments, **options)
 
 
@@ -195,3 +196,13 @@ def test_a_log_that_begins_behind_the_store(tmp_path: Path) -> None:
         segment.unlink()
     with pytest.raises(Unusable, match="entries are missing"):
         survey(str(old))
+
+
+@pytest.mark.parametrize("boot", [BOOT, "another"])
+def test_a_loss_of_power_after_early_acknowledgements_is_told(
+    tmp_path: Path, boot: str
+) -> None:
+    old = make_member(tmp_path / "old", some_commands())
+    (old / "log" / "unsynced").write_text(boot)
+    told = [one for one in survey(str(old)).warnings() if "--sync-interval" in one]
+    assert len(told) == (boot != BOOT)

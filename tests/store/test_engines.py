@@ -122,8 +122,16 @@ class RocksDirectoryTests(OnRocks):
             self.assertRaisesRegex(EngineError, f"{path}.*checksum", read)
 
     def test_a_full_disk_is_a_full_disk(self) -> None:
-        error = Exception("IO error: No space left on device: 000012.sst")
-        self.assertIsInstance(rocks._engine_error("/d", error), DiskFull)
+        for text in ("No space left on device", "Disk quota exceeded"):
+            error = Exception(f"IO error: {text}: 000012.sst")
+            self.assertIsInstance(rocks._engine_error("/d", error), DiskFull)
+
+    def test_a_file_of_another_user_is_no_bad_disk(self) -> None:
+        """As after a restore that another user ran."""
+        error = Exception("IO error: While open a file: 000012.sst: Permission denied")
+        told = str(rocks._engine_error("/d", error))
+        self.assertRegex(told, "000012.sst.*the user whose files they are")
+        self.assertNotIn("remove", told)
 
     def test_an_engine_that_fails_is_an_engine_error(self) -> None:
         def fail(*args: object) -> None:

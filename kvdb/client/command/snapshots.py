@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,9 +37,11 @@ def snapshot() -> None:
 @click.argument("file")
 def save(file: str) -> Job:
     """Write a backup of the whole store to FILE."""
-    path = Path(file)
+    path = Path(os.path.realpath(file))
     if path.is_dir():
         raise click.UsageError(f"{file} is a directory: name a file")
+    if path.exists() and not path.is_file():
+        raise click.UsageError(f"{file} is no file, and would be replaced: name a file")
 
     async def job(session: Session) -> None:
         with _whole_or_not_at_all(path) as out:
@@ -84,18 +87,28 @@ def _whole_or_not_at_all(path: Path) -> Iterator[BinaryIO]:
             os.close(directory)
     except OSError as error:
         why = error.strerror or str(error)
-        raise click.ClickException(f"{path} cannot be written: {why}") from None
+        what = error.filename or path
+        raise click.ClickException(f"{what} cannot be written: {why}") from None
 
 
 def _taken(part: Path) -> BinaryIO:
     """An empty file that no other run writes to, and nobody else may read."""
-    # It holds all that is secret in the store.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    out = os.fdopen(os.open(part, flags, 0o600), "wb")
+    # It holds all that is secret in the store.  Not waited for: a FIFO would be, for
+    # whoever reads it.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
+        out = os.fdopen(os.open(part, flags, 0o600), "wb")
+    except OSError:
+        if os.path.lexists(part) and not _is_file(part):
+            raise _in_the_way(part) from None
+        raise
+    try:
+        found = os.fstat(out.fileno())
+        if not _is_leftover(found):
+            raise _in_the_way(part)
         fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Another run may have given it its own name before it was locked here.
-        if not os.path.samestat(os.fstat(out.fileno()), part.stat()):
+        if not os.path.samestat(found, part.stat()):
             raise BlockingIOError
         os.fchmod(out.fileno(), 0o600)
         out.truncate(0)
@@ -109,3 +122,24 @@ def _taken(part: Path) -> BinaryIO:
         out.close()
         raise
     return out
+
+
+def _is_file(path: Path) -> bool:
+    return stat.S_ISREG(path.lstat().st_mode)
+
+
+def _is_leftover(found: os.stat_result) -> bool:
+    """Whether it is what a run of ours leaves that is killed: whose file it is, may
+    read it whatever its mode, and what has two names is of use elsewhere."""
+    return (
+        stat.S_ISREG(found.st_mode)
+        and found.st_uid == os.geteuid()
+        and found.st_nlink <= 1
+    )
+
+
+def _in_the_way(part: Path) -> click.ClickException:
+    return click.ClickException(
+        f"{part} is in the way, and nothing that an earlier run left: remove it, or"
+        " name another file"
+    )

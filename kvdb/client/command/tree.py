@@ -25,12 +25,12 @@ from kvdb.client.command.session import NAME
 _OFFLINE: Final = "kvdb.offline.command"
 
 ELSEWHERE: Final[Mapping[str, str]] = {
-    "snapshot verify": f"{_OFFLINE}:verify",
-    "snapshot restore": f"{_OFFLINE}:restore",
-    "recover": f"{_OFFLINE}:recover",
-    "fsck": f"{_OFFLINE}:fsck",
-    "dump": f"{_OFFLINE}:dump",
-    "check": f"{_OFFLINE}:check",
+    "snapshot verify": f"{_OFFLINE}.backups:verify",
+    "snapshot restore": f"{_OFFLINE}.backups:restore",
+    "recover": f"{_OFFLINE}.recovery:recover",
+    "fsck": f"{_OFFLINE}.contents:fsck",
+    "dump": f"{_OFFLINE}.contents:dump",
+    "check": f"{_OFFLINE}.disks:check",
 }
 """Commands of other rooms, and groups of them: what is typed, and
 C{package.module:attribute}."""
