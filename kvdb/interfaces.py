@@ -269,10 +269,11 @@ class Database(Protocol):
 
     def range(
         self, low: bytes, high: bytes, limit: int
-    ) -> tuple[int, Sequence[tuple[bytes, Record]]]:
+    ) -> tuple[int, Iterator[tuple[bytes, Record]]]:
         """
         Read locally: the store's revision, and up to C{limit} records with
-        C{low <= key < high}, in order of keys.
+        C{low <= key < high}, in order of keys; each is read when it is asked for,
+        all of them in this turn of the reactor.
         """
 
     def watch(

@@ -19,7 +19,7 @@ What it never does: lose what it has taken, or elect in anything but no time.
 from __future__ import annotations
 
 import random
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -255,9 +255,9 @@ class _Database:
 
     def range(
         self, low: bytes, high: bytes, limit: int
-    ) -> tuple[int, Sequence[tuple[bytes, Record]]]:
+    ) -> tuple[int, Iterator[tuple[bytes, Record]]]:
         store = self._cluster.store
-        return store.revision, list(store.range(low, high, limit))
+        return store.revision, store.range(low, high, limit)
 
     def watch(
         self, selection: Selection, since: int | None, listener: WatchListener

@@ -217,10 +217,10 @@ class Node:
 
     def range(
         self, low: bytes, high: bytes, limit: int
-    ) -> tuple[int, Sequence[tuple[bytes, Record]]]:
+    ) -> tuple[int, Iterator[tuple[bytes, Record]]]:
         """See there."""
         store = self.replica.store
-        return store.revision, list(store.range(low, high, limit))
+        return store.revision, store.range(low, high, limit)
 
     def watch(
         self, selection: Selection, since: int | None, listener: WatchListener

@@ -1,8 +1,9 @@
 """
 Pages of keys.
 
-Rules: a page is of one revision; it is bounded in keys and in bytes, so that
-no prefix, however much is under it, holds up the node or fills its memory.
+Rules: a page is of one revision; it is bounded in keys, in bytes, and in what is
+read for it, so that no prefix, however much is under it, holds up the node or fills
+its memory.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ DEFAULT_KEYS: Final = 100
 MAX_PAGE_BYTES: Final = 1 << 20
 """Keys and values on one page, but for the first of them."""
 
-STEP_KEYS: Final = 50
-"""Read from the store at once, so that few are read for nothing."""
+MAX_READ_BYTES: Final = 4 << 20
+"""Read for one page: also where values are not wanted, they are read."""
 
 
 def prefix_end(prefix: bytes) -> bytes:
@@ -77,18 +78,16 @@ class Listing:
         self, low: bytes, high: bytes, limit: int, keys_only: bool
     ) -> tuple[int, list[tuple[bytes, Record]], bytes | None]:
         """The revision, what is on the page, and the first key behind it."""
+        most = MAX_READ_BYTES if keys_only else MAX_PAGE_BYTES
         page: list[tuple[bytes, Record]] = []
         size = 0
-        while True:
-            revision, found = self.database.range(low, high, STEP_KEYS)
-            for key, record in found:
-                size += len(key) + (0 if keys_only else len(record.value))
-                if len(page) == limit or (page and size > MAX_PAGE_BYTES):
-                    return revision, page, key
-                page.append((key, record))
-            if len(found) < STEP_KEYS:
-                return revision, page, None
-            low = found[-1][0] + b"\0"
+        revision, found = self.database.range(low, high, limit + 1)
+        for key, record in found:
+            size += len(key) + len(record.value)
+            if len(page) == limit or (page and size > most):
+                return revision, page, key
+            page.append((key, record))
+        return revision, page, None
 
 
 def _entry(key: bytes, record: Record, keys_only: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ And the server on it, spoken to in bytes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from attrs import define, evolve, field
@@ -126,8 +126,8 @@ class LocalDatabase:
 
     def range(
         self, low: bytes, high: bytes, limit: int
-    ) -> tuple[int, Sequence[tuple[bytes, Record]]]:
-        return self.store.revision, list(self.store.range(low, high, limit))
+    ) -> tuple[int, Iterator[tuple[bytes, Record]]]:
+        return self.store.revision, self.store.range(low, high, limit)
 
     def watch(
         self, selection: Selection, since: int | None, listener: WatchListener

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ from kvdb.interfaces import Unavailable
 from kvdb.rest import listing
 from kvdb.rest.listing import prefix_end
 from kvdb.store.commands import Put
+from kvdb.store.store import Store
 from tests.rest.local import Server
 
 
@@ -112,6 +114,24 @@ class ListingTests(SynchronousTestCase):
         third = self.page("?start=" + second["next"])
         self.assertEqual([e["key"] for e in third["keys"]], ["/d"])
         self.assertEqual(len(self.page("?keys_only=true")["keys"]), 5)
+
+    def test_so_much_is_read_for_a_page_and_no_more(self) -> None:
+        """Also where only keys are asked for: values stand beside them."""
+        self.patch(listing, "MAX_READ_BYTES", 1000)
+        self.put(*[b"/%02d" % number for number in range(20)], value=b"x" * 400)
+        read: list[bytes] = []
+        plain = Store.range
+
+        def counted(store: Store, *bounds: Any) -> Iterator[Any]:
+            for key, record in plain(store, *bounds):
+                read.append(key)
+                yield key, record
+
+        self.patch(Store, "range", counted)
+        page = self.page("?keys_only=true")
+        self.assertEqual([e["key"] for e in page["keys"]], ["/00", "/01"])
+        self.assertEqual(page["next"], "/02")
+        self.assertEqual(read, [b"/00", b"/01", b"/02"])
 
     def test_an_empty_store(self) -> None:
         self.assertEqual(self.page(), {"revision": 0, "keys": [], "next": None})
