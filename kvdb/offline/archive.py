@@ -13,7 +13,7 @@ from typing import Final
 from attrs import define, evolve, field, frozen
 
 from kvdb.offline.directory import Progress
-from kvdb.store.backup import BackupHeader, BackupReader, BadBackup
+from kvdb.store.backup import BackupHeader, BackupReader, BadBackup, LaterBackup
 from kvdb.store.commands import Member
 from kvdb.store.encoding import decode_conf_state, decode_member
 from kvdb.store.engine import Pair
@@ -27,6 +27,8 @@ END_KEY: Final = b"s"
 
 READ_BYTES: Final = 256 << 10
 """Of a file, at once."""
+
+REMEDY: Final = "take another backup, or this one again from where it was copied"
 
 _LENGTHS: Final = struct.Struct(">II")
 
@@ -163,6 +165,17 @@ def read_through(
 
     @raise BadBackup: as L{verify}; what was taken is then of no use.
     """
+    try:
+        return _read_through(path, take, progress)
+    except LaterBackup as error:
+        raise LaterBackup(f"{path}: {error}") from error
+    except BadBackup as error:
+        raise BadBackup(f"{path}: {error}.  What to do: {REMEDY}") from error
+
+
+def _read_through(
+    path: str, take: Callable[[Sequence[Pair]], None], progress: Progress
+) -> Contents:
     reader, snapshot = BackupReader(), SnapshotReader()
     digest, gathered = ContentDigest(), _Gathered()
     with open(path, "rb") as file:

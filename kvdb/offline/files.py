@@ -8,14 +8,18 @@ node would read it at its start, torn end and all, and is left as it was.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable
+from typing import Final
 
 from attrs import define
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 
 from kvdb.storage.filesystem import DirectoryInUse, RealFileSystem, read_at
+
+_ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 class AtOnce:
@@ -34,8 +38,12 @@ def exists(path: str) -> bool:
     """
     try:
         os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
         return False
+    except ValueError:
+        return False  # with a zero byte, as no name has
     return True
 
 

@@ -51,6 +51,10 @@ class BadBackup(Exception):
     """What was read is no backup, or not as it was written, or not all of it."""
 
 
+class LaterBackup(BadBackup):
+    """It is of a format that a later release brought."""
+
+
 @frozen(slots=True)
 class BackupHeader:
     """
@@ -86,7 +90,7 @@ def decode_header(data: bytes) -> BackupHeader:
     """
     The other way.
 
-    @raise BadBackup: it is none, or of a later format.
+    @raise BadBackup: it is none, or L{LaterBackup}.
     """
     if len(data) < HEADER_BYTES or not data.startswith(MAGIC):
         raise BadBackup("this is no backup: it does not begin as one")
@@ -102,7 +106,7 @@ def decode_header(data: bytes) -> BackupHeader:
             f" of format {version}: this release of kvdb reads {FORMAT_VERSION}"
         )
     if version != FORMAT_VERSION:
-        raise BadBackup(
+        raise LaterBackup(
             f"the backup has format {version}, this release of kvdb reads"
             f" {FORMAT_VERSION}: use a later release"
         )
@@ -171,7 +175,8 @@ class BackupReader:
         """
         if not self.finished or self.header is None:
             raise BadBackup(
-                f"the backup breaks off after {self.size} bytes: its end is missing"
+                f"the backup breaks off after {self.size} bytes, in what begins at"
+                f" byte {self._offset}: its end is missing"
             )
         return self.header
 

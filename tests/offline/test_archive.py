@@ -6,12 +6,20 @@ import os
 from pathlib import Path
 
 import pytest
+from google_crc32c import value as crc32c
 
 from kvdb.offline.archive import verify
 from kvdb.offline.directory import real_disk
 from kvdb.offline.restore import NewCluster, restore
 from kvdb.raft.messages import ConfState
-from kvdb.store.backup import BackupHeader, BackupReader, BadBackup, backup_pieces
+from kvdb.store.backup import (
+    BackupHeader,
+    BackupReader,
+    BadBackup,
+    LaterBackup,
+    backup_pieces,
+    encode_header,
+)
 from kvdb.store.memory import MemoryEngines
 from kvdb.store.snapshot import StoreSnapshot
 from kvdb.store.store import Store
@@ -43,11 +51,26 @@ def test_what_a_backup_holds(tmp_path: Path) -> None:
 
 
 def test_one_that_is_harmed(tmp_path: Path) -> None:
-    data = bytearray(backup_bytes(some_commands()))
+    """Which, where, and what to do is told."""
+    whole = backup_bytes(some_commands())
+    data = bytearray(whole)
     data[len(data) // 2] ^= 1
     path = tmp_path / "b"
     path.write_bytes(data)
-    with pytest.raises(BadBackup, match="not as it was written"):
+    with pytest.raises(BadBackup, match=r"/b: .* byte \d+ is not as .*take another"):
+        verify(str(path), nothing)
+    path.write_bytes(whole[:1000])
+    cut = r"/b: .* after 1000 bytes, in what begins at byte \d+: .*take another"
+    with pytest.raises(BadBackup, match=cut):
+        verify(str(path), nothing)
+
+
+def test_one_of_a_later_release_is_not_to_be_taken_again(tmp_path: Path) -> None:
+    data = bytearray(encode_header(BackupHeader(CLUSTER_ID, 1, 1, 0, 0, 0))[:-4])
+    data[9] += 1
+    path = tmp_path / "b"
+    path.write_bytes(data + crc32c(bytes(data)).to_bytes(4, "big"))
+    with pytest.raises(LaterBackup, match=r"/b: .*: use a later release$"):
         verify(str(path), nothing)
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from kvdb.offline.check_store import first_bad_record
+from kvdb.offline.directory import read_engine
 from kvdb.offline.findings import MAX_FINDINGS, Finding, Findings
 from kvdb.offline.fsck import Checked, fsck
 from kvdb.raft.messages import Entry, EntryType
 from kvdb.storage.log import Log
 from kvdb.storage.segment import CorruptLog, decode_batch
+from kvdb.store.engine import EngineError
 from kvdb.store.rocks import RocksEngine
 from tests.offline.member import (
     CLUSTER_ID,
@@ -299,6 +301,16 @@ def test_the_name_of_the_current_engine(member: Path) -> None:
     finding = only(check(member))
     assert finding.is_error
     assert "missing" in finding.what
+
+
+@pytest.mark.parametrize("name", [bytes(16), b"e" * 300, b"..\n", b""])
+def test_a_name_that_no_engine_has(member: Path, name: bytes) -> None:
+    (member / "store" / "CURRENT").write_bytes(name)
+    finding = only(check(member))
+    assert finding.is_error
+    assert finding.path.startswith(f"{member}/store")
+    with pytest.raises(EngineError), read_engine(str(member)):
+        raise AssertionError("there is one")
 
 
 def test_rocksdb_own_current(member: Path) -> None:
