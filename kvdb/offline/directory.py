@@ -256,7 +256,7 @@ def new_directory(filesystem: FileSystem, directory: str) -> Iterator[str]:
             except BaseException:
                 shutil.rmtree(made, ignore_errors=True)
                 raise
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         with suppress(OSError):
             os.rmdir(made)  # where it came before the directory was ours
         raise

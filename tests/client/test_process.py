@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 
+from kvdb import kvdbctl
 from kvdb.client.command.main import Run
 
 
@@ -105,3 +108,39 @@ def test_a_second_signal_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert left == []
     running._signal(signal.SIGINT, None)
     assert left == [130]
+
+
+INTERRUPTED_WHILE_LOADING = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, *more):
+        if name == "kvdb.client":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+from kvdb.kvdbctl import main
+main()
+"""
+
+
+def test_ctrl_c_while_the_command_is_loaded() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_WHILE_LOADING],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
+def test_ctrl_c_is_heard_once_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> None:
+        found.append(signal.getsignal(signal.SIGINT))
+
+    found: list[Any] = []
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("kvdb.client.command.main.main", run)
+    kvdbctl.main()
+    assert found == [before]

@@ -20,7 +20,8 @@ from click.testing import CliRunner, Result
 from kvdb.offline import disk
 from kvdb.offline.command import recovery, say
 from kvdb.offline.command.main import tree
-from kvdb.offline.directory import UNFINISHED
+from kvdb.offline.directory import UNFINISHED, new_directory
+from kvdb.offline.files import real_filesystem
 from kvdb.storage.filesystem import DirectoryInUse, hold_lock
 from kvdb.store.commands import Put
 from tests.end_to_end.cluster import until
@@ -331,6 +332,40 @@ def test_ctrl_c_on_a_terminal(tmp_path: Path) -> None:
         shutil.rmtree(data)  # on a busy machine it was done before it was told
     assert status == 130
     assert os.listdir(tmp_path) == ["backup"]
+
+
+def test_sigterm_ends_it_as_ctrl_c_does(tmp_path: Path) -> None:
+    """Nothing half-made is left."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def work() -> int:
+        with new_directory(real_filesystem(), str(tmp_path / "1")) as made:
+            Path(made, "store").mkdir()
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("it went on")
+
+    # Were it not heard, it would end this process.
+    ignored = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            say.one_line(work)()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, ignored)
+    assert ended.value.code == say.TERMINATED
+    assert os.listdir(tmp_path) == []
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_of_two_files_the_one_to_be_made_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> int:
+        os.symlink(tmp_path / "file", tmp_path)
+        return 0
+
+    assert say.one_line(work)() == say.UNUSABLE
+    assert capsys.readouterr().err == f"kvdbctl: {tmp_path}: file exists\n"
 
 
 def test_an_error_without_a_file_is_told_without_one(

@@ -14,10 +14,12 @@ import json
 import os
 import pwd
 import shlex
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 from rich.console import Console
@@ -45,6 +47,7 @@ NO: Final = 1
 UNUSABLE: Final = 2
 INTERRUPTED: Final = 130
 PIPE_CLOSED: Final = 141
+TERMINATED: Final = 143
 """Exit statuses, as docs/kvdbctl.md has them."""
 
 BAD: Final = (
@@ -64,12 +67,13 @@ Work = Callable[..., int | None]
 
 
 def one_line(work: Work) -> Work:
-    """Have what goes wrong told in one line."""
+    """Have what goes wrong told in one line; and SIGTERM end it as Ctrl-C does."""
 
     @functools.wraps(work)
     def told(*args: Any, **more: Any) -> int | None:
         try:
-            return work(*args, **more)
+            with _in_order():
+                return work(*args, **more)
         except BAD as error:
             note(str(error))
             return NO
@@ -82,9 +86,29 @@ def one_line(work: Work) -> Work:
     return told
 
 
+@contextmanager
+def _in_order() -> Iterator[None]:
+    """SIGTERM lets the work remove what it has half made; the second one does not."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise SystemExit(TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # which alone hears signals
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _why(error: OSError) -> str:
     text = (error.strerror or str(error)).lower()
-    return text if error.filename is None else f"{error.filename}: {text}"
+    # Where there are two, the second was to be made.
+    name = error.filename if error.filename2 is None else error.filename2
+    return text if name is None else f"{name}: {text}"
 
 
 def printable(text: str) -> str:
