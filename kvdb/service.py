@@ -337,6 +337,7 @@ class HTTPService(Service):
             "member {node} serves clients at {url}{more}",
             node=settings.node_id,
             url=node.reports.client_url,
+            port=address.port,
             more=", and at all other addresses of this machine" if everywhere else "",
         )
         security.say_warnings()
