@@ -256,7 +256,21 @@ class Options(usage.Options):
     ]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Defaults, file and environment first, by the same rules as the rest."""
+        """
+        Defaults, file and environment first, by the same rules as the rest.
+
+        @raise SystemExit: something is wrong, and a runner asks, which would print
+            all options before the reason.
+        @raise usage.UsageError: the same, where there is no runner.
+        """
+        try:
+            self._parse(options)
+        except usage.UsageError as error:
+            if self.parent is None:
+                raise
+            raise SystemExit(f"kvdb: {error}; see twistd kvdb --help") from None
+
+    def _parse(self, options: Sequence[str] | None) -> None:
         typed = list(options or [])
         told = self._told_by_file(typed)
         first = []
@@ -273,6 +287,11 @@ class Options(usage.Options):
             if told.get(name, False) if said is None else said:
                 first.append(f"--{name}")
         super().parseOptions([*first, *typed])
+
+    def parseArgs(self, *words: str) -> None:
+        """There are none."""
+        if words:
+            raise usage.UsageError(f"{words[0]!r} belongs to no option")
 
     def _told_by_file(self, typed: Sequence[str]) -> dict[str, str | bool]:
         """What stands in the configuration file, if one is named."""

@@ -25,7 +25,7 @@ from kvdb.access.guard import Guard
 from kvdb.access.rules import Access, parse_access
 from kvdb.complaints import Complaints
 from kvdb.host import Host
-from kvdb.peer.addresses import Dial, is_secured, parse_peer_url
+from kvdb.peer.addresses import Dial, is_secured, parse_peer_url, url_of
 from kvdb.peer.certificates import Vouch, anybody, by_certificate
 from kvdb.peer.framing import FrameType, encode_frame
 from kvdb.peer.handshake import (
@@ -299,7 +299,9 @@ class Security(Service):
 
     def _open_doors(self) -> Iterator[str]:
         settings = self._settings
-        place = f"{settings.host}:{settings.port}"
+        place = urlsplit(url_of("http", settings.host, settings.port)).netloc
+        if is_unspecified(settings.host):
+            place = f"port {settings.port} at any address of this machine"
         asks = self.access is not None or (
             settings.tls is not None and settings.tls.client_cert_auth
         )
@@ -328,11 +330,6 @@ class Security(Service):
                 f"whoever reaches {self.peer_url} may take part as a member: see"
                 " --peer-client-cert-auth"
             )
-
-    def say_warnings(self) -> None:
-        """To the log, at the start."""
-        for warning in self.warnings():
-            log.warn("WARNING: {warning}", warning=warning)
 
 
 def _plain_client(data: bytes) -> bytes:

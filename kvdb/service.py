@@ -24,8 +24,10 @@ import random
 import sys
 import time
 from collections.abc import Generator
+from itertools import chain
 from typing import Any, Final, cast
 
+from attrs import evolve
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -262,7 +264,9 @@ class NodeService(Service):
             self._host.stop,
             self._host.time_of_day,
         )
-        node.more_warnings = security.warnings
+        node.more_warnings = lambda: chain(
+            security.warnings(), self._settings.warnings()
+        )
         self.peers = Peers(
             reactor,
             source,
@@ -315,7 +319,7 @@ class HTTPService(Service):
         limits = RestSettings(
             max_key_bytes=settings.max_key_bytes,
             max_value_bytes=settings.max_value_bytes,
-            max_connections=settings.max_connections,
+            max_connections=settings.connections,
             local_only=security.trusts_its_machine,
         )
         peers = self._node_service.peers
@@ -337,9 +341,11 @@ class HTTPService(Service):
             "member {node} serves clients at {url}{more}",
             node=settings.node_id,
             url=node.reports.client_url,
+            port=address.port,
             more=", and at all other addresses of this machine" if everywhere else "",
         )
-        security.say_warnings()
+        for warning in node.more_warnings():
+            log.warn("WARNING: {warning}", warning=warning)
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -455,6 +461,7 @@ def makeService(options: Options, reactor: Any = None) -> Kvdb:
 
     @raise SystemExit: something is wrong; its text is the reason.
     """
+    room = None
     if reactor is None:
         # The one place where the process's own reactor is taken, and where what
         # holds for the whole process is set.  Twisted's timers go by the time
@@ -467,15 +474,8 @@ def makeService(options: Options, reactor: Any = None) -> Kvdb:
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)
         reactor.seconds = time.monotonic  # type: ignore[attr-defined]
-        most = allow_open_files()
-        if options["max-connections"] > most:
-            log.warn(
-                "--max-connections: the limit of open files (ulimit -n) leaves room"
-                " for {most}",
-                most=most,
-            )
-            options["max-connections"] = most
-    settings = options.settings()
+        room = allow_open_files()
+    settings = evolve(options.settings(), room_for_connections=room)
     try:
         check(settings)
     except Refused as error:

@@ -4,7 +4,7 @@ What a node is told when it is started.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from attrs import frozen
 
@@ -25,7 +25,9 @@ class Settings:
     @ivar tls: for clients; None for plain HTTP.
     @ivar peer_tls: for members whose URL is https.
     @ivar access_file: absolute; None where everybody may do everything.
-    @ivar max_connections: of clients.
+    @ivar max_connections: of clients, as was asked for.
+    @ivar room_for_connections: what the limit of open files leaves for them; None
+        where nobody has looked.
     """
 
     node_id: int
@@ -41,6 +43,23 @@ class Settings:
     peer_tls: TLSFiles | None = None
     access_file: str | None = None
     max_connections: int = MAX_CONNECTIONS
+    room_for_connections: int | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many clients may be connected at a time."""
+        if self.room_for_connections is None:
+            return self.max_connections
+        return min(self.max_connections, self.room_for_connections)
+
+    def warnings(self) -> Iterator[str]:
+        """What is not as was asked for."""
+        if self.connections < self.max_connections:
+            yield (
+                f"{self.connections} connections of clients are allowed at a time, and"
+                f" not {self.max_connections} (--max-connections): raise the limit of"
+                " open files (ulimit -Hn, LimitNOFILE), or ask for fewer"
+            )
 
     @property
     def peer_url(self) -> str:

@@ -133,14 +133,19 @@ def read_procfile() -> list[Node]:
     return [Node(*m.groups()) for m in re.finditer(r"(?m)^(\w+):\s*(.+)$", text)]
 
 
+def say_who_runs(nodes: list[Node]) -> None:
+    """After something went wrong."""
+    running = [node.name for node in nodes if node.pid() is not None]
+    if running:
+        print(f"running nevertheless: {', '.join(running)}; make stop stops all")
+
+
 def start(nodes: list[Node], everybody: bool) -> int:
     """Start C{nodes} and say what to type next."""
     RUN.mkdir(exist_ok=True)
     started = [node for node in nodes if node.start()]
     if len(started) < len(nodes):
-        if started:
-            names = " and ".join(node.name for node in started)
-            print(f"{names} run; make stop stops them")
+        say_who_runs(nodes)
         return 1
     deadline = time.monotonic() + START_SECONDS
     for node in nodes:
@@ -148,6 +153,7 @@ def start(nodes: list[Node], everybody: bool) -> int:
         if not node.wait_ready(deadline):
             print("- it does not serve.  The end of its log:")
             print(node.log_tail())
+            say_who_runs(nodes)
             return 1
         print("- ready")
     if everybody:

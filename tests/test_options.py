@@ -111,7 +111,7 @@ class OptionsTests(SynchronousTestCase):
             (["--host="], "--host: is empty"),
             (["--access-file="], "--access-file: is empty"),
             (["--unknown"], "--unknown"),
-            (["word"], "Wrong number of arguments"),
+            (["--join", "true"], "'true' belongs to no option"),
         ):
             error = self.assertRaises(UsageError, settings, *words)
             self.assertIn(text, str(error))

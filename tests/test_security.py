@@ -34,6 +34,7 @@ from kvdb.security import (
     is_unspecified,
     load_tls,
 )
+from kvdb.service import Kvdb
 from kvdb.tls.settings import TLSFiles
 from tests.end_to_end.cluster import free_ports
 from tests.test_options import settings
@@ -100,9 +101,13 @@ def test_open_doors_are_named(machine: Machine) -> None:
     machine.held.put("access", b"")
     found = security(machine, "--host", "0.0.0.0", access_file="access")
     assert list(found.warnings()) == [
-        "what clients send to 0.0.0.0:12380 can be read on its way, secrets too:"
-        " see --cert-file"
+        "what clients send to port 12380 at any address of this machine can be read on"
+        " its way, secrets too: see --cert-file"
     ]
+    found.stopService()
+    found = security(machine, "--host", "2001:db8::1", access_file="access")
+    [warning] = found.warnings()
+    assert "to [2001:db8::1]:12380 can be read" in warning
     found.stopService()
 
 
@@ -375,3 +380,21 @@ async def test_a_node_that_anybody_reaches_says_so(nodes: Nodes) -> None:
     assert len(status["warnings"]) == 2
     assert "may read and change everything" in status["warnings"][0]
     assert said == [f"WARNING: {warning}" for warning in status["warnings"]]
+
+
+@with_nodes(1)
+async def test_fewer_connections_than_were_asked_for(nodes: Nodes) -> None:
+    """The limit of open files leaves no room for them: status says so."""
+    await nodes.stop(1)
+    told = nodes.options(1, "--max-connections", "100").settings()
+    for room, warned in ((100, False), (99, True)):
+        kvdb = Kvdb(evolve(told, room_for_connections=room), RealHost(nodes.loops[1]))
+        nodes.running[1] = kvdb
+        kvdb.startService()
+        status = kvdb.status()
+        assert [w.partition(" (")[0] for w in status.warnings] == [
+            "99 connections of clients are allowed at a time, and not 100"
+        ] * warned
+        assert kvdb.http.site is not None
+        assert kvdb.http.site._max_connections == room
+        await nodes.stop(1)

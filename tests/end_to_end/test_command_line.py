@@ -52,17 +52,19 @@ def run(directory: Path, *options: str) -> tuple[int, str]:
         (["--cluster", "http://127.0.0.1:1,"], "empty item"),
         (["--cluster", "http://127.0.0.1:1,http://127.0.0.1:1"], "have one URL"),
         (["--tick", "0"], "--tick:"),
-        (["--wrong"], "option --wrong not recognized"),
-        (["--port", "0", "--host", "192.0.2.1"], "of --host 192.0.2.1: cannot"),
-        (["--host", "a..b"], "--host a..b: a..b is not known"),
+        (["--wrong"], "option --wrong not recognized; see twistd kvdb --help"),
+        (["--join", "true"], "'true' belongs to no option; see"),
         (["--cluster", "http://a..b:1"], "in --cluster: a..b is not known"),
     ],
 )
 def test_wrong_options(tmp_path: Path, options: list[str], words: str) -> None:
-    status, output = run(tmp_path, *options)
-    assert status == 1
-    assert words in output.splitlines()[-1]
-    assert "Traceback" not in output
+    refused(tmp_path, words, *options)
+
+
+def test_hosts_that_are_not_this_machines(tmp_path: Path) -> None:
+    own = ["--cluster", f"http://127.0.0.1:{free_ports(1)[0]}", "--port", "0"]
+    refused(tmp_path, "of --host 192.0.2.1: cannot", *own, "--host", "192.0.2.1")
+    refused(tmp_path, "--host a..b: a..b is not known", *own, "--host", "a..b")
 
 
 def refused(directory: Path, words: str, *options: str) -> None:

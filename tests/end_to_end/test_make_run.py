@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-from tests.end_to_end.cluster import ask, free_ports
+from tests.end_to_end.cluster import ask, free_ports, until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -76,8 +76,20 @@ def test_the_cluster_of_the_procfile(checkout: Checkout) -> None:
     assert checkout.say("status")[3:] == [
         "member 4, which is not in the Procfile: at no address yet"
     ]
+    assert ask("DELETE", f"{urls[0]}/3").status == 204
+    third = checkout.path / "run" / "kvdb3.pid"
+    until(lambda: not third.exists(), "member 3 ends")
+    said = checkout.say("start", status=1)
+    assert said[:2] == ["kvdb1 runs already", "kvdb2 runs already"]
+    assert "it does not serve" in said[4]
+    assert any("member 3 was removed from the cluster" in line for line in said[5:])
+    assert said[-1] == "running nevertheless: kvdb1, kvdb2; make stop stops all"
     assert "there is no member 9" in checkout.say("stop", "9", status=2)[0]
-    assert checkout.say("stop") == ["kvdb3 stopped", "kvdb2 stopped", "kvdb1 stopped"]
+    assert checkout.say("stop") == [
+        "kvdb3 does not run",
+        "kvdb2 stopped",
+        "kvdb1 stopped",
+    ]
 
 
 def test_a_port_that_somebody_has(checkout: Checkout) -> None:
@@ -86,4 +98,4 @@ def test_a_port_that_somebody_has(checkout: Checkout) -> None:
         said = checkout.say("start", status=1)
     assert said[0] == "kvdb2 did not start:"
     assert "cannot listen there (address already in use)" in said[1]
-    assert said[2] == "kvdb1 and kvdb3 run; make stop stops them"
+    assert said[2] == "running nevertheless: kvdb1, kvdb3; make stop stops all"
