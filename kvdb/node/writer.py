@@ -94,6 +94,7 @@ class LogWriter:
     _jobs: deque[_Job] = field(factory=deque)
     _syncing: deque[_Job] = field(factory=deque)
     _sync_call: IDelayedCall | None = None
+    _writing: bool = False
 
     def __attrs_post_init__(self) -> None:
         # Jobs that bring none write the one before, which may be older than
@@ -138,6 +139,9 @@ class LogWriter:
 
     def write(self) -> None:
         """Write what is queued; also to be called when space may be back."""
+        if self._writing:
+            return  # called by who was just answered: its turn comes
+        self._writing = True
         try:
             while self._jobs:
                 self._write_one(self._jobs[0])
@@ -146,6 +150,8 @@ class LogWriter:
             self.full = error
         else:
             self.full = None
+        finally:
+            self._writing = False
 
     def _write_one(self, job: _Job) -> None:
         if job.hard_state is not None:

@@ -72,3 +72,21 @@ class FullDisks(SynchronousTestCase):
         self.fill(self.old)
         self.cluster.run(2 * AGAIN_SECONDS)
         self.assertTrue(self.old.pump.leading)
+
+
+class EarlyAcknowledgements(SynchronousTestCase):
+    """With --sync-interval what the disk takes again is answered at once, and more
+    follows from that."""
+
+    def test_space_that_comes_back_is_used(self) -> None:
+        cluster = Cluster(1, sync_interval=0.05)
+        node = cluster.leader()
+        machine = cluster.machines[1]
+        while node.pump.writer.full is None:
+            machine.disk.space = 0
+            waiting = node.write(Put(b"k", b"x" * 100))
+            cluster.run(0.002)
+        machine.disk.space = 1 << 30
+        cluster.result(waiting)
+        self.assertEqual(machine.stopped, [])
+        cluster.put(node, b"k", b"w")

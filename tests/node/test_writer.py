@@ -150,6 +150,25 @@ class WriterTests(SynchronousTestCase):
         self.assertIsNone(self.writer.full)
         self.assertEqual(self.disk.done, ["append [1]", "append [2]"])
 
+    def test_what_follows_from_an_answer_is_written_behind_it(self) -> None:
+        self.submit(1)  # of another term, so synced
+        self.disk.syncs[0].callback(None)
+        self.writer.sync_interval = 0.05
+        self.disk.full = True
+        for number in (2, 3):
+            self.submit(number)
+
+        def deliver(messages: Sequence[Message]) -> None:
+            self.told.extend(m.index for m in messages)
+            if self.told[-1] < 4:
+                self.submit(self.told[-1] + 2)
+
+        self.writer.deliver = deliver
+        self.disk.full = False
+        self.writer.write()
+        self.assertEqual(self.disk.done, [f"append [{n}]" for n in (1, 2, 3, 4, 5)])
+        self.assertEqual(self.told, [1, 2, 3, 4, 5])
+
     def test_a_snapshots_state_is_in_place_before_the_log_forgets(self) -> None:
         self.submit(9, snapshot=Snapshot(8, 1))
         self.assertEqual(self.disk.done, ["install 8", "reset 8", "append [9]"])
