@@ -30,6 +30,7 @@ from typing import Any, Final, cast
 from attrs import evolve
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
@@ -250,9 +251,18 @@ class NodeService(Service):
         security = self._security
 
         def listen(factory: IProtocolFactory) -> IListeningPort:
-            listening = reactor.listenTCP(
-                port, security.for_members(url, factory), interface=address
-            )
+            try:
+                listening = reactor.listenTCP(
+                    port, security.for_members(url, factory), interface=address
+                )
+            except CannotListenError as error:
+                # What was typed is tried before; the data may have another one.
+                raise Refused(
+                    f"{url}, the address of member {own.node_id} in the cluster that"
+                    f" its data is of: cannot listen there ({error.socketError}).  If"
+                    " it was restored or recovered with a wrong --cluster, do that"
+                    " again"
+                ) from error
             return cast(IListeningPort, listening)
 
         node = Node(

@@ -8,6 +8,7 @@ what was given up halfway is no data directory.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -233,10 +234,9 @@ def new_directory(filesystem: FileSystem, directory: str) -> Iterator[str]:
     above = os.path.dirname(path)
     if os.path.lexists(path) and not os.path.isdir(path):
         raise Unusable(f"{directory} is no directory")
+    full = Unusable(f"{directory} is not empty: name a new directory, or an empty one")
     if os.path.isdir(path) and os.listdir(path):
-        raise Unusable(
-            f"{directory} is not empty: name a new directory, or an empty one"
-        )
+        raise full
     if os.path.ismount(path):
         raise Unusable(
             f"{directory} is where a file system is mounted: name a directory in it,"
@@ -251,7 +251,12 @@ def new_directory(filesystem: FileSystem, directory: str) -> Iterator[str]:
             try:
                 yield made
                 _sync_tree(filesystem, made)
-                filesystem.rename(made, path)
+                try:
+                    filesystem.rename(made, path)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                    raise full from error  # by now
                 filesystem.sync_directory(above)
             except BaseException:
                 shutil.rmtree(made, ignore_errors=True)

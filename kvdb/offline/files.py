@@ -19,6 +19,9 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 
 from kvdb.storage.filesystem import DirectoryInUse, RealFileSystem, read_at
 
+_READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+"""What is in the place of a file is not waited for, as a FIFO would be."""
+
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
@@ -147,7 +150,7 @@ class Untouched:
     def open(self, path: str) -> UntouchedFile:
         """See there; what is not there is empty."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, _READ)
         except FileNotFoundError:
             return UntouchedFile(path, None, 0)
         return UntouchedFile(path, fd, os.fstat(fd).st_size)
@@ -171,7 +174,7 @@ class Untouched:
         share it.
         """
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, _READ)
         except FileNotFoundError:
             return SharedLock(path, None)
         try:

@@ -68,6 +68,16 @@ def test_one_that_another_run_finished_before_it_was_locked(
     assert not (tmp_path / f"1{UNFINISHED}").exists()
 
 
+def test_a_node_that_takes_the_place_meanwhile(tmp_path: Path) -> None:
+    with (
+        pytest.raises(Unusable, match="is not empty: name a new"),
+        new_directory(real_filesystem(), str(tmp_path / "1")),
+    ):
+        (tmp_path / "1" / "log").mkdir(parents=True)
+    assert os.listdir(tmp_path) == ["1"]
+    assert os.listdir(tmp_path / "1") == ["log"]
+
+
 def test_what_the_work_meets_is_told_as_what_it_is(tmp_path: Path) -> None:
     with (
         pytest.raises(BlockingIOError, match="of the work"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -301,6 +302,14 @@ def test_the_name_of_the_current_engine(member: Path) -> None:
     finding = only(check(member))
     assert finding.is_error
     assert "missing" in finding.what
+
+
+@pytest.mark.parametrize("name", ["log/lock", "log/log-0000000000000002"])
+def test_a_fifo_in_place_of_a_file_is_not_waited_for(member: Path, name: str) -> None:
+    (member / name).unlink()
+    os.mkfifo(member / name)
+    checked = fsck(str(member), BOOT, nothing)
+    assert (checked.findings.errors > 0) == (name != "log/lock")
 
 
 @pytest.mark.parametrize("name", [bytes(16), b"e" * 300, b"..\n", b""])

@@ -27,6 +27,7 @@ from kvdb.store.backup import BackupHeader, BadBackup, backup_pieces
 from kvdb.store.commands import Put
 from kvdb.store.memory import MemoryEngines
 from kvdb.store.store import Compacted, Store
+from tests.end_to_end.cluster import TWISTD, free_ports
 from tests.offline.member import (
     CLUSTER_ID,
     MEMBERS,
@@ -311,3 +312,26 @@ def test_long_values_come_through(tmp_path: Path) -> None:
             record = store.get(key)
             assert record is not None
             assert record.value == value
+
+
+def test_a_member_restored_for_another_machine_says_so(
+    tmp_path: Path, backup: Path
+) -> None:
+    """Its address is that of its data, not what is typed."""
+    elsewhere = NewCluster(members={1: "http://192.0.2.1:1"})
+    restore(real_disk(), str(backup), str(tmp_path / "1"), 1, elsewhere, nothing)
+    [port] = free_ports(1)
+    done = subprocess.run(
+        [
+            *(TWISTD, "-n", "--pidfile=", "kvdb", "--id", "1", "--port", "0"),
+            *("--cluster", f"http://127.0.0.1:{port}", "--data-dir", "1"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "http://192.0.2.1:1, the address of member 1" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
