@@ -63,7 +63,7 @@ def read_config(
                 told[name] = _words(name, value)
                 checks[name](_words(name, value))
             else:
-                raise ValueError("is no option; see --help for their names")
+                raise ValueError("is no option")
         except Exception as error:
             why = str(error).removeprefix(f"--{name}: ")
             shown = key if key.isprintable() else repr(key)

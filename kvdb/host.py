@@ -157,7 +157,7 @@ class RealHost:
                 os._exit(status)
 
         else:
-            log.info("{why}: this process stops", why=why)
+            log.info("this process stops: {why}", why=why)
         self.reactor.callWhenRunning(self._stop)
 
     def _stop(self) -> None:

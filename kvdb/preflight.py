@@ -91,7 +91,10 @@ def _check_directory(path: str) -> None:
             f"--data-dir: {path} cannot be used ({error.strerror})"
         ) from error
     except DirectoryInUse as error:
-        raise Refused(f"--data-dir: {path} is in use by another process") from error
+        raise Refused(
+            f"--data-dir: {path} is in use by another process: stop that, or give"
+            " another directory"
+        ) from error
 
 
 def _check_lock(directory: Path) -> None:

@@ -278,9 +278,20 @@ class Security(Service):
                     f"a certificate in --{prefix}cert-file or"
                     f" --{prefix}trusted-ca-file expires on {day(tls.value.expires)}"
                 )
+        yield from self._no_address()
         yield from self._wrong_name()
         if self.access is not None and self.access.problem:
             yield self.access.problem
+
+    def _no_address(self) -> Iterator[str]:
+        """That the others dial themselves, where they run on other machines."""
+        if is_unspecified(parse_peer_url(self.peer_url)[0]):
+            yield (
+                f"other machines cannot reach this member at {self.peer_url}, its peer"
+                " URL: on each of them that is the machine itself.  Write one of this"
+                " machine's own addresses in --cluster; a member that runs is removed,"
+                " and added with that URL under a new id"
+            )
 
     def _wrong_name(self) -> Iterator[str]:
         """That the others will not take this member's certificate for its own."""

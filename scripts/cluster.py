@@ -72,7 +72,7 @@ class Node:
         """Where the members serve that it knows besides C{known}, by id."""
         found: Any = (self.ask("/_/members") or {}).get("members", [])
         return {
-            str(member["id"]): member.get("client_url") or "at no address yet"
+            str(member["id"]): member.get("client_url") or "nothing is heard of it"
             for member in found
             if str(member["id"]) not in known
         }

@@ -127,6 +127,18 @@ def test_what_keeps_pages_from_elsewhere_out(machine: Machine, tmp_path: Path) -
         found.stopService()
 
 
+def test_a_peer_url_that_is_every_machines_is_told_of(machine: Machine) -> None:
+    for url, warned in (
+        ("http://0.0.0.0:1", 1),
+        ("http://[::]:1", 1),
+        ("http://a:1", 0),
+    ):
+        found = security(machine, "--cluster", url, "--host", "127.0.0.1")
+        told = [w for w in found.warnings() if f"this member at {url}" in w]
+        assert len(told) == warned, url
+        found.stopService()
+
+
 def put(machine: Machine, authority: Authority, **dates: Any) -> TLSFiles:
     """Files for TLS, in memory."""
     pair = authority.issue("10.0.0.1", **dates)

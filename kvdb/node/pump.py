@@ -521,10 +521,11 @@ class Pump:
                 audience.end()
 
     def _note_leader(self, state: SoftState) -> None:
+        leader = "no leader" if state.leader == NO_NODE else "leader {leader}"
         log.info(
-            "member {node} is {role}, leader {leader}, term {term}",
+            f"member {{node}} is {{role}}, {leader}, term {{term}}",
             node=self.node_id,
-            role=state.role.name.lower(),
+            role=state.role.name.lower().replace("_", "-"),
             leader=state.leader or None,
             term=self.raft.core.term,
         )

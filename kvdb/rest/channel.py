@@ -30,6 +30,9 @@ log = Logger(namespace="kvdb.rest")
 _TLS_RECORD: Final = b"\x16\x03"
 """What TLS begins with, and no request."""
 
+_NO_TLS: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
+"""By which clients that wait for TLS see at once that there is none."""
+
 MAX_HELD_BYTES: Final = 1 << 16
 """What a client may send ahead of an answer, beside one read of the socket."""
 
@@ -110,7 +113,8 @@ class FastChannel(http.HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         """See L{IProtocol<twisted.internet.interfaces.IProtocol>}."""
         if self._aside:
-            super().dataReceived(data)
+            if not self.closing:
+                super().dataReceived(data)
         elif self._asked:
             self._hold(data)
             if self.held_bytes > MAX_HELD_BYTES:
@@ -219,6 +223,8 @@ class FastChannel(http.HTTPChannel):
         self._aside = True
         if data.startswith(_TLS_RECORD):
             self.site.speaks_tls(self.transport.getPeer())
+            self.turn_away(_NO_TLS)
+            return
         super().dataReceived(data)
 
     def allContentReceived(self) -> None:

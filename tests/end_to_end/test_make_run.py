@@ -74,7 +74,7 @@ def test_the_cluster_of_the_procfile(checkout: Checkout) -> None:
     assert ask("GET", f"{urls[1]}/my-key").body == b"bar"
     assert ask("POST", f"{urls[0]}/4", b"http://127.0.0.1:1").status == 204
     assert checkout.say("status")[3:] == [
-        "member 4, which is not in the Procfile: at no address yet"
+        "member 4, which is not in the Procfile: nothing is heard of it"
     ]
     assert ask("DELETE", f"{urls[0]}/3").status == 204
     third = checkout.path / "run" / "kvdb3.pid"

@@ -42,7 +42,14 @@ class LeaderlessTests(SynchronousTestCase):
         self.cluster.machines[3].stop()
         timeout = self.cluster.settings.election_timeout
         self.cluster.run((PATIENCE + 3) * timeout)
-        [line] = [line for line in self.said() if "no leader is known" in line]
+        said = self.said()
+        self.assertTrue(
+            any(
+                line.startswith("member 1 is pre-candidate, no leader") for line in said
+            ),
+            said,
+        )
+        [line] = [line for line in said if "no leader is known" in line]
         self.assertIn(
             "2 of the voters 1, 2, 3 must run and reach each other; member 1 reaches"
             " none of the others",

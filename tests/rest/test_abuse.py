@@ -239,7 +239,9 @@ class Floods(SynchronousTestCase):
         )()
         for _ in range(3):
             talk = Conversation(site)
-            talk.say(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
+            talk.say(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+            talk.say(b"more of it\r\n\r\n")
+            self.assertEqual(talk.transport.value().count(b"HTTP/1.1 400 "), 1)
             self.assertTrue(talk.transport.disconnecting)
         [text] = said
         self.assertIn("192.168.1.1 speaks TLS to the clients' port", text)
