@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvdb.interfaces import (
@@ -22,6 +23,7 @@ from kvdb.raft.messages import (
     Message,
     MessageType,
     Role,
+    Snapshot,
 )
 from kvdb.raft.progress import ProgressState
 from kvdb.store.commands import Outcome, OutcomeStatus, Put
@@ -359,6 +361,45 @@ class Faults(SynchronousTestCase):
         self.assertEqual(
             cluster.node(behind).replica.store.digest(), leader.replica.store.digest()
         )
+
+    def test_a_snapshot_that_comes_twice_does_not_keep_out_the_next(self) -> None:
+        # The connection broke before the sender heard that the first had arrived,
+        # and the receiver's disk has yet to sync what came of it.
+        cluster = Cluster(3, snapshot_count=20, catch_up_entries=2)
+        leader = cluster.leader()
+        behind = next(n for n in cluster.nodes() if n is not leader)
+        cluster.isolate(behind.pump.node_id)
+        disk = cluster.machines[behind.pump.node_id].disk
+
+        def fall_behind() -> Snapshot:
+            for number in range(60):
+                cluster.put(leader, b"k%d" % number, b"v")
+            return leader.replica.snapshot()
+
+        def receive(snapshot: Snapshot) -> None:
+            message = Message(
+                MessageType.SNAP,
+                to=behind.pump.node_id,
+                from_=leader.pump.node_id,
+                term=leader.pump.raft.core.term,
+                snapshot=evolve(snapshot),
+            )
+            sink = behind.begin_snapshot(message)
+            for chunk in leader.replica.store.open_snapshot().chunks():
+                sink.chunk(chunk)
+            sink.finish()
+
+        first = fall_behind()
+        disk.hung = True
+        receive(first)
+        receive(first)
+        disk.hung = False
+        cluster.run(0.1)
+        second = fall_behind()
+        receive(second)
+        cluster.run(0.1)
+        self.assertEqual(behind.replica.store.applied_index, second.index)
+        self.assertEqual(behind.snapshots.count_installed, 2)
 
     def test_a_restart_after_compaction_serves_what_was_there(self) -> None:
         cluster = Cluster(3, snapshot_count=20, catch_up_entries=2)
