@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
@@ -361,6 +362,74 @@ class Faults(SynchronousTestCase):
         self.assertEqual(
             cluster.node(behind).replica.store.digest(), leader.replica.store.digest()
         )
+
+    def test_no_older_membership_is_applied_behind_a_snapshots(self) -> None:
+        # A full disk keeps the snapshot from its place, and what was committed
+        # before it, the addition of a learner, is still to be applied.
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        cluster.settle()
+        behind = next(n for n in cluster.nodes() if n is not leader)
+        own = behind.pump.node_id
+        cluster.isolate(own)
+        first = behind.pump.raft.core.log.last_index() + 1
+        for _ in range(4):
+            cluster.put(leader, b"k", b"v" * 10_000)
+        cluster.add(4)
+        cluster.result(leader.add_member(4, url(4)))
+        learner_at = leader.replica.store.applied_index
+        cluster.machines[4].start()
+        cluster.until(lambda: 4 in leader.replica.store.conf_state.voters)
+        for _ in range(20):
+            cluster.put(leader, b"k", b"v" * 10_000)
+        snapshot = leader.replica.snapshot()
+
+        log = leader.replica.log
+
+        def message(kind: MessageType, **fields: Any) -> Message:
+            term = leader.pump.raft.core.term
+            plain = Message(kind, to=own, from_=leader.pump.node_id, term=term)
+            return evolve(plain, commit=learner_at, **fields)
+
+        def append(low: int, high: int) -> None:
+            appended = message(
+                MessageType.APP,
+                index=low - 1,
+                log_term=log.term(low - 1),
+                entries=log.entries(low, high + 1, 1 << 30),
+            )
+            behind.messages_received(leader.pump.node_id, [appended])
+
+        disk = cluster.machines[own].disk
+        applied: list[int] = []
+
+        def apply(store: Store, entries: Sequence[Entry]) -> list[Settled]:
+            if store is behind.replica.store:
+                if not applied:
+                    cluster.clock.callLater(0, fill_the_disk)
+                applied.append(entries[-1].index)
+            return original(store, entries)
+
+        def fill_the_disk() -> None:
+            disk.space = 0
+            append(learner_at + 1, snapshot.index - 1)
+            disk.space = 0  # the reserve goes, too
+            sink = behind.begin_snapshot(message(MessageType.SNAP, snapshot=snapshot))
+            for chunk in leader.replica.store.open_snapshot().chunks():
+                sink.chunk(chunk)
+            sink.finish()
+
+        original = Store.apply
+        self.patch(Store, "apply", apply)
+        append(first, learner_at)
+        cluster.run(0.2)
+        self.assertIsNotNone(behind.pump.writer.full)
+        self.assertLess(applied[0], learner_at)
+        disk.space = 1 << 30
+        cluster.run(0.2)
+        self.assertEqual(behind.replica.store.applied_index, snapshot.index)
+        configuration = behind.pump.raft.core.tracker.configuration
+        self.assertEqual(configuration.conf_state(), snapshot.conf_state)
 
     def test_a_snapshot_that_comes_twice_does_not_keep_out_the_next(self) -> None:
         # The connection broke before the sender heard that the first had arrived,
