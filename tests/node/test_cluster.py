@@ -431,6 +431,34 @@ class Faults(SynchronousTestCase):
         configuration = behind.pump.raft.core.tracker.configuration
         self.assertEqual(configuration.conf_state(), snapshot.conf_state)
 
+    def test_a_snapshot_that_a_full_disk_keeps_from_the_log_cuts_nothing(self) -> None:
+        # Its state is in place, and the log still ends far behind it, when a flush of
+        # the state before seems to be done.
+        cluster = Cluster(3, snapshot_count=20, catch_up_entries=2)
+        leader = cluster.leader()
+        cluster.settle()
+        behind = next(n for n in cluster.nodes() if n is not leader)
+        machine = cluster.machines[behind.pump.node_id]
+        machine.engines.current.flush_polls = 1000
+        for number in range(30):
+            cluster.put(leader, b"k%d" % number, b"v")
+        cluster.settle()
+        self.assertTrue(behind.replica.store.flushing)
+        cluster.isolate(behind.pump.node_id)
+        for number in range(60):
+            cluster.put(leader, b"k%d" % number, b"v")
+        machine.disk.space = 0
+        cluster.cut.clear()
+        cluster.until(lambda: cluster.snapshots > 0)
+        for _ in range(5):
+            machine.disk.space = 0  # the reserve goes, too
+            cluster.run(0.1)
+        self.assertIsNotNone(behind.pump.writer.full)
+        self.assertFalse(behind.replica.store.flushing)
+        self.assertEqual(machine.stopped, [])
+        machine.disk.space = 1 << 30
+        cluster.settle()
+
     def test_a_snapshot_that_comes_twice_does_not_keep_out_the_next(self) -> None:
         # The connection broke before the sender heard that the first had arrived,
         # and the receiver's disk has yet to sync what came of it.
