@@ -29,7 +29,12 @@ from typing import Any, Final, cast
 
 from attrs import evolve
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    inlineCallbacks,
+    maybeDeferred,
+)
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import ILogObserver, Logger
@@ -52,10 +57,9 @@ from kvdb.rest.site import RestSettings, Site, make_site
 from kvdb.security import Security, is_unspecified
 from kvdb.settings import Settings
 from kvdb.storage.filesystem import DirectoryInUse, DiskFull, SyncFailed
-from kvdb.storage.journal import LogClosed
 from kvdb.storage.log import Identity, Log, UnknownFormat
 from kvdb.storage.segment import CorruptLog
-from kvdb.storage.unsynced import PowerWasLost, Unsynced
+from kvdb.storage.unsynced import LOST, REMEDY, PowerWasLost, Unsynced
 from kvdb.store.commands import Member
 from kvdb.store.engine import EngineError
 from kvdb.store.store import Store
@@ -115,13 +119,17 @@ class LogService(Service):
         directory = f"{settings.data_dir}/log"
         self._unsynced = Unsynced(host.filesystem, directory, host.boot_id())
         self._unsynced.check()
-        self.log = Log.open(
-            host.filesystem,
-            directory,
-            host.reactor,
-            settings.node.segment_bytes,
-            settings.node.recent_bytes,
-        )
+        try:
+            self.log = Log.open(
+                host.filesystem,
+                directory,
+                host.reactor,
+                settings.node.segment_bytes,
+                settings.node.recent_bytes,
+            )
+        except SyncFailed:
+            self._unsynced.give_up()
+            raise
         # It has synced whatever an earlier process wrote.
         self._unsynced.end()
         if settings.node.sync_interval:
@@ -158,19 +166,30 @@ class LogService(Service):
             ms=1000 * self._settings.node.sync_interval,
         )
 
-    def stopService(self) -> None:
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Close it; from now on nothing is acknowledged that is not synced."""
         super().stopService()
-        if self.log is not None:
-            try:
-                if self._settings.node.sync_interval and self._unsynced is not None:
-                    self.log.sync_now()
-                    self._unsynced.end()
-            except LogClosed:
-                pass  # a sync has failed: the mark stays
-            finally:
-                self.log.close()
-                self.log = None
+        if self.log is None:
+            return
+        try:
+            if self._settings.node.sync_interval and self._unsynced is not None:
+                # Also what is being synced now, for only one is told of a failure.
+                yield self.log.sync()
+                self._unsynced.end()
+        except SyncFailed:
+            assert self._unsynced is not None, "a log is opened behind its mark"
+            self._unsynced.give_up()
+            log.error("{lost}.  What to do: {remedy}", lost=LOST, remedy=REMEDY)
+        except CancelledError:
+            log.warn(
+                "the disk under {path} did not sync before the stop: until this member"
+                " was started again a loss of power costs its data",
+                path=self.log.directory,
+            )
+        finally:
+            self.log.close()
+            self.log = None
 
 
 class StoreService(Service):

@@ -85,7 +85,8 @@ class Compaction:
         if replica.store.flushing:
             return
         self._flushing = False
-        if target >= replica.log.first_index():
+        # A log that ends before it waits for space, to begin anew behind a snapshot.
+        if replica.log.first_index() <= target <= replica.log.last_index():
             replica.log.compact(target)
             log.info(
                 "the log was cut: it begins at index {first}, {size} bytes are left",

@@ -6,8 +6,8 @@ heartbeats and answer reads, but take no write, also not one that is passed on
 to it by a member that has space.
 
 Rules: nobody is asked whose disk takes no writes; a leader with a full disk goes
-on leading, for the sake of reads, where those who could vote for another are no
-majority (it cannot vote itself, as it could not write down for whom).
+on leading, for the sake of reads, where no other reaches a majority of members that
+could vote for it (it cannot vote itself, as it could not write down for whom).
 """
 
 from __future__ import annotations
@@ -71,8 +71,9 @@ class HandOver:
 
     def _relieve(self) -> None:
         voters = self.changes.voters()
-        ready = {node for node in self.reports.connected() if self._could_vote(node)}
-        if len(ready & voters) <= len(voters) // 2:
+        able = voters & {n for n in self.reports.connected() if self._could_vote(n)}
+        ready = {n for n in able if len(able & self._reached(n)) > len(voters) // 2}
+        if not ready:
             return
         to = self.changes.successor(ready)
         log.warn(
@@ -84,3 +85,8 @@ class HandOver:
     def _could_vote(self, node: int) -> bool:
         found = self.reports.latest(node)
         return found is not None and found[1].takes_writes
+
+    def _reached(self, node: int) -> set[int]:
+        """Whom that member has a connection to, and itself."""
+        found = self.reports.latest(node)
+        return {node} if found is None else {node, *found[1].links}

@@ -441,12 +441,22 @@ class Pump:
                 if not self.raft.has_ready():
                     break
                 self._carry_out(self.raft.ready())
-            if self._to_apply:
+            if self._may_apply:
                 self._apply_slice()
         finally:
             self._advancing = False
-        if self._to_apply or self.raft.has_ready() or self.reads.can_ask:
+        if self._may_apply or self.raft.has_ready() or self.reads.can_ask:
             self.wake()
+
+    @property
+    def _may_apply(self) -> bool:
+        """Whether there is something to apply, and it comes next."""
+        # Once the core has taken a snapshot it goes by its membership: changes from
+        # before would be made to that, while a full disk keeps it from its place.
+        snapshot = self.raft.core.log.unstable.snapshot
+        return bool(self._to_apply) and (
+            snapshot is None or snapshot.index <= self.replica.store.applied_index
+        )
 
     def _go_on(self) -> None:
         """Another member or the disk has said something."""

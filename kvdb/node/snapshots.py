@@ -107,7 +107,9 @@ class Snapshots:
         assert snapshot is not None, "a MsgSnap without its snapshot"
         self._received = (snapshot, receiver)
         self.pump.receive([message])
-        if self.pump.raft.core.log.unstable.snapshot != snapshot:
+        # This very one: the core may still hold one at the same index, whose state is
+        # in place and not yet synced.
+        if self.pump.raft.core.log.unstable.snapshot is not snapshot:
             log.info(
                 "the snapshot at index {index} brings nothing new",
                 index=snapshot.index,

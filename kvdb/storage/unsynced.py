@@ -3,15 +3,15 @@ Whether a loss of power may have taken what a member has acknowledged.
 
 With C{--sync-interval} a member acknowledges what it has written before that is
 on the disk.  A process that dies loses nothing of it, as the kernel has it; a
-machine that loses power may.  A member that may have forgotten what it
-acknowledged must not take part any more: with another that fails it could undo
-what a quorum had.  So a mark stands beside the log for as long as that may be,
-with the name of this boot of the machine in it::
+machine that loses power may, and so may a disk that fails to sync.  A member that
+may have forgotten what it acknowledged must not take part any more: with another
+that fails it could undo what a quorum had.  So a mark stands beside the log for as
+long as that may be, with the name of this boot of the machine in it::
 
-    unsynced    the boot's id, as text
+    unsynced    the boot's id, as text; nothing once a sync has failed
 
 Rules: the mark is durable before anything is acknowledged early, and is taken
-away only when all is synced; a mark of another boot refuses the directory.
+away only when all is synced; a mark that is not of this boot refuses the directory.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 """See random(4)."""
 
 LOST: Final = (
-    "the machine stopped while this member acknowledged before its disk had it"
-    " (--sync-interval), so what it acknowledged last may be gone"
+    "the machine stopped or its disk failed while this member acknowledged before its"
+    " disk had it (--sync-interval), so what it acknowledged last may be gone"
 )
 
 REMEDY: Final = (
@@ -76,7 +76,7 @@ class Unsynced:
         return self.filesystem.exists(self.path)
 
     def is_of_before(self) -> bool:
-        """Whether there is one of another boot."""
+        """Whether there is one of another boot, or of a sync that failed."""
         if not self.is_set():
             return False
         file = self.filesystem.open(self.path)
@@ -87,7 +87,7 @@ class Unsynced:
         return found != self.boot_id.encode()
 
     def check(self) -> None:
-        """@raise PowerWasLost: the mark is that of another boot."""
+        """@raise PowerWasLost: the mark is not that of this boot."""
         if self.is_of_before():
             raise PowerWasLost(f"{self.path}: {LOST}.  What to do: {REMEDY}")
 
@@ -101,6 +101,17 @@ class Unsynced:
             file.close()
         self.filesystem.rename(f"{self.path}.new", self.path)
         self.filesystem.sync_directory(self.directory)
+
+    def give_up(self) -> None:
+        """
+        A sync has failed: what was acknowledged may be gone, also in this boot.
+        Neither space nor a sync is needed for this: whoever loses power now finds
+        the mark of another boot, or this one.
+        """
+        if self.is_set():
+            file = self.filesystem.open(self.path)
+            file.truncate(0)
+            file.close()
 
     def end(self) -> None:
         """All that was acknowledged is synced, and will be from now on."""

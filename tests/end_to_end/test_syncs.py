@@ -32,6 +32,6 @@ def test_kills_cost_nothing_and_a_loss_of_power_the_member(tmp_path: Path) -> No
         mark.write_text("the boot before")
         one.start()
         assert one.wait() == 1
-        assert "the machine stopped while this member acknowledged" in one.log
+        assert "while this member acknowledged before its disk had it" in one.log
         assert "under a new id" in one.log
         assert "Traceback" not in one.log

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvdb.interfaces import (
@@ -22,6 +24,7 @@ from kvdb.raft.messages import (
     Message,
     MessageType,
     Role,
+    Snapshot,
 )
 from kvdb.raft.progress import ProgressState
 from kvdb.store.commands import Outcome, OutcomeStatus, Put
@@ -359,6 +362,141 @@ class Faults(SynchronousTestCase):
         self.assertEqual(
             cluster.node(behind).replica.store.digest(), leader.replica.store.digest()
         )
+
+    def test_no_older_membership_is_applied_behind_a_snapshots(self) -> None:
+        # A full disk keeps the snapshot from its place, and what was committed
+        # before it, the addition of a learner, is still to be applied.
+        cluster = Cluster(3)
+        leader = cluster.leader()
+        cluster.settle()
+        behind = next(n for n in cluster.nodes() if n is not leader)
+        own = behind.pump.node_id
+        cluster.isolate(own)
+        first = behind.pump.raft.core.log.last_index() + 1
+        for _ in range(4):
+            cluster.put(leader, b"k", b"v" * 10_000)
+        cluster.add(4)
+        cluster.result(leader.add_member(4, url(4)))
+        learner_at = leader.replica.store.applied_index
+        cluster.machines[4].start()
+        cluster.until(lambda: 4 in leader.replica.store.conf_state.voters)
+        for _ in range(20):
+            cluster.put(leader, b"k", b"v" * 10_000)
+        snapshot = leader.replica.snapshot()
+
+        log = leader.replica.log
+
+        def message(kind: MessageType, **fields: Any) -> Message:
+            term = leader.pump.raft.core.term
+            plain = Message(kind, to=own, from_=leader.pump.node_id, term=term)
+            return evolve(plain, commit=learner_at, **fields)
+
+        def append(low: int, high: int) -> None:
+            appended = message(
+                MessageType.APP,
+                index=low - 1,
+                log_term=log.term(low - 1),
+                entries=log.entries(low, high + 1, 1 << 30),
+            )
+            behind.messages_received(leader.pump.node_id, [appended])
+
+        disk = cluster.machines[own].disk
+        applied: list[int] = []
+
+        def apply(store: Store, entries: Sequence[Entry]) -> list[Settled]:
+            if store is behind.replica.store:
+                if not applied:
+                    cluster.clock.callLater(0, fill_the_disk)
+                applied.append(entries[-1].index)
+            return original(store, entries)
+
+        def fill_the_disk() -> None:
+            disk.space = 0
+            append(learner_at + 1, snapshot.index - 1)
+            disk.space = 0  # the reserve goes, too
+            sink = behind.begin_snapshot(message(MessageType.SNAP, snapshot=snapshot))
+            for chunk in leader.replica.store.open_snapshot().chunks():
+                sink.chunk(chunk)
+            sink.finish()
+
+        original = Store.apply
+        self.patch(Store, "apply", apply)
+        append(first, learner_at)
+        cluster.run(0.2)
+        self.assertIsNotNone(behind.pump.writer.full)
+        self.assertLess(applied[0], learner_at)
+        disk.space = 1 << 30
+        cluster.run(0.2)
+        self.assertEqual(behind.replica.store.applied_index, snapshot.index)
+        configuration = behind.pump.raft.core.tracker.configuration
+        self.assertEqual(configuration.conf_state(), snapshot.conf_state)
+
+    def test_a_snapshot_that_a_full_disk_keeps_from_the_log_cuts_nothing(self) -> None:
+        # Its state is in place, and the log still ends far behind it, when a flush of
+        # the state before seems to be done.
+        cluster = Cluster(3, snapshot_count=20, catch_up_entries=2)
+        leader = cluster.leader()
+        cluster.settle()
+        behind = next(n for n in cluster.nodes() if n is not leader)
+        machine = cluster.machines[behind.pump.node_id]
+        machine.engines.current.flush_polls = 1000
+        for number in range(30):
+            cluster.put(leader, b"k%d" % number, b"v")
+        cluster.settle()
+        self.assertTrue(behind.replica.store.flushing)
+        cluster.isolate(behind.pump.node_id)
+        for number in range(60):
+            cluster.put(leader, b"k%d" % number, b"v")
+        machine.disk.space = 0
+        cluster.cut.clear()
+        cluster.until(lambda: cluster.snapshots > 0)
+        for _ in range(5):
+            machine.disk.space = 0  # the reserve goes, too
+            cluster.run(0.1)
+        self.assertIsNotNone(behind.pump.writer.full)
+        self.assertFalse(behind.replica.store.flushing)
+        self.assertEqual(machine.stopped, [])
+        machine.disk.space = 1 << 30
+        cluster.settle()
+
+    def test_a_snapshot_that_comes_twice_does_not_keep_out_the_next(self) -> None:
+        # The connection broke before the sender heard that the first had arrived,
+        # and the receiver's disk has yet to sync what came of it.
+        cluster = Cluster(3, snapshot_count=20, catch_up_entries=2)
+        leader = cluster.leader()
+        behind = next(n for n in cluster.nodes() if n is not leader)
+        cluster.isolate(behind.pump.node_id)
+        disk = cluster.machines[behind.pump.node_id].disk
+
+        def fall_behind() -> Snapshot:
+            for number in range(60):
+                cluster.put(leader, b"k%d" % number, b"v")
+            return leader.replica.snapshot()
+
+        def receive(snapshot: Snapshot) -> None:
+            message = Message(
+                MessageType.SNAP,
+                to=behind.pump.node_id,
+                from_=leader.pump.node_id,
+                term=leader.pump.raft.core.term,
+                snapshot=evolve(snapshot),
+            )
+            sink = behind.begin_snapshot(message)
+            for chunk in leader.replica.store.open_snapshot().chunks():
+                sink.chunk(chunk)
+            sink.finish()
+
+        first = fall_behind()
+        disk.hung = True
+        receive(first)
+        receive(first)
+        disk.hung = False
+        cluster.run(0.1)
+        second = fall_behind()
+        receive(second)
+        cluster.run(0.1)
+        self.assertEqual(behind.replica.store.applied_index, second.index)
+        self.assertEqual(behind.snapshots.count_installed, 2)
 
     def test_a_restart_after_compaction_serves_what_was_there(self) -> None:
         cluster = Cluster(3, snapshot_count=20, catch_up_entries=2)

@@ -68,6 +68,19 @@ class FullDisks(SynchronousTestCase):
         self.cluster.until(lambda: not self.old.pump.leading, 2 * AGAIN_SECONDS)
         self.cluster.put(self.cluster.leader(), b"k", b"w")
 
+    def test_it_stays_where_the_others_do_not_reach_each_other(self) -> None:
+        one, other = (node.pump.node_id for node in self.others)
+        self.cluster.cut |= {(one, other), (other, one)}
+        self.fill(self.old)
+        self.report()
+        self.cluster.run(2 * AGAIN_SECONDS)
+        self.assertTrue(self.old.pump.leading)
+        self.assertEqual(self.cluster.read(self.others[0], b"k"), b"v")
+        self.cluster.cut.clear()
+        self.report()
+        self.cluster.until(lambda: not self.old.pump.leading, 2 * AGAIN_SECONDS)
+        self.cluster.put(self.cluster.leader(), b"k", b"w")
+
     def test_who_says_nothing_is_not_asked(self) -> None:
         self.fill(self.old)
         self.cluster.run(2 * AGAIN_SECONDS)

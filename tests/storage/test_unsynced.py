@@ -33,6 +33,26 @@ def test_a_mark_of_another_boot_refuses_the_directory() -> None:
         Unsynced(filesystem, "/data/log", "this boot").check()
 
 
+def test_a_mark_that_was_given_up_refuses_the_directory_in_any_boot() -> None:
+    filesystem = disk()
+    mark = Unsynced(filesystem, "/data/log", "this boot")
+    mark.begin()
+    filesystem.space = 0
+    filesystem.sync_fails = True
+    mark.give_up()
+    with pytest.raises(PowerWasLost, match="its disk failed"):
+        mark.check()
+    filesystem.crash()
+    with pytest.raises(PowerWasLost, match="its disk failed"):
+        Unsynced(filesystem, "/data/log", "the next boot").check()
+
+
+def test_nothing_is_given_up_where_nothing_was_acknowledged_early() -> None:
+    mark = Unsynced(disk(), "/data/log", "this boot")
+    mark.give_up()
+    mark.check()
+
+
 def test_once_all_is_synced_any_boot_will_do() -> None:
     filesystem = disk()
     mark = Unsynced(filesystem, "/data/log", "that boot")
