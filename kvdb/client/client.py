@@ -135,6 +135,10 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    def new_idempotency_key(self) -> str:
+        """One that no write has had: for whoever must know it before the answer."""
+        return self._entropy(TOKEN_BYTES).hex()
+
     # Keys.
 
     async def get(
@@ -447,7 +451,7 @@ class Client:
 
     async def _write_key(self, request: Request, token: str | None) -> int:
         """The revision that a write made."""
-        token = self._entropy(TOKEN_BYTES).hex() if token is None else token
+        token = self.new_idempotency_key() if token is None else token
         answer = await self._write(request, token)
         try:
             return self._revision(answer)
@@ -460,7 +464,7 @@ class Client:
             ) from error
 
     async def _write(self, request: Request, token: str | None) -> Answer:
-        token = self._entropy(TOKEN_BYTES).hex() if token is None else token
+        token = self.new_idempotency_key() if token is None else token
         headers = {**request.headers, "Idempotency-Key": _token(token)}
         return await self._calls.call(evolve(request, headers=headers))
 

@@ -19,7 +19,7 @@ import click
 import pytest
 from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 
 from kvdb import __version__
 from kvdb.client.client import Client
@@ -581,9 +581,11 @@ def test_the_bench_is_interrupted(
     cluster = shell.cluster
     slow_down(cluster)
     plain = Client.put
+    hanging: list[bytes] = []
 
     async def put(client: Client, key: bytes, value: bytes, **more: Any) -> Any:
-        if key == b"/bench/0":
+        if key == b"/bench/0" and not hanging:
+            hanging.append(key)
             await Deferred()
         return await plain(client, key, value, **more)
 
@@ -613,13 +615,66 @@ def test_the_bench_says_what_it_leaves(shell: Shell) -> None:
     for member in shell.cluster.members.values():
         shell.cluster.reactor.callLater(0.5, member.stop)
     assert shell.run("bench", "--timeout", "1")[0] == 6
-    assert "keys that begin with /bench/ are left there" in shell.error
+    said = r"kvdbctl: (\d+) keys that begin with /bench/ may be left\n"
+    found = re.search(said, shell.error)
+    assert found is not None, shell.error
+    left = list(shell.cluster.store.range(b"/bench/", b"/bench0", 1000))
+    assert len(left) == int(found[1]) > 100
+
+
+def test_a_bench_that_is_interrupted_while_it_removes_keys_removes_them_all(
+    shell: Shell,
+) -> None:
+    slow_down(shell.cluster)
+    streams = Streams(io.BytesIO(), io.BytesIO(), io.StringIO(), on_terminal=False)
+    asked = read(("bench", "--seconds", "0.2"), streams)
+    assert isinstance(asked, Asked)
+    work = perform(
+        asked, shell.cluster.reactor, streams, lambda *_: shell.cluster.client()
+    )
+    doing = Deferred.fromCoroutine(work)
+    shell.cluster.advance(0.5)
+    left = len(list(shell.cluster.store.range(b"/bench/", b"/bench0", 1000)))
+    assert 0 < left < 300, "it is amid their removal"
+    doing.cancel()
+
+    async def ended() -> None:
+        with pytest.raises(CancelledError):
+            await doing
+
+    shell.cluster.run(ended())
+    assert shell.run("list") == (0, b"")
+    assert streams.errors.getvalue() == ""  # type: ignore[attr-defined]
+
+
+def test_a_put_of_the_bench_that_is_carried_out_late_leaves_nothing(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = shell.cluster
+    slow_down(cluster)
+    plain, other = Client.put, cluster.client()
+    late: list[Deferred[Any]] = []
+
+    async def put(client: Client, key: bytes, value: bytes, **more: Any) -> int:
+        if key == b"/bench/3" and not late:
+            late.append(deferLater(cluster.reactor, 20))
+            late[0].addCallback(
+                lambda _: Deferred.fromCoroutine(plain(other, key, value, **more))
+            )
+            raise OutcomeUnknown("nobody knows", more.get("idempotency_key", ""))
+        return await plain(client, key, value, **more)
+
+    monkeypatch.setattr(Client, "put", put)
+    assert shell.run("bench", "--seconds", "0.1")[0] == 0
+    cluster.run(late[0])
+    assert shell.run("list") == (0, b"")
 
 
 def test_the_bench_ends_when_nobody_is_there(shell: Shell) -> None:
     for member in shell.cluster.members.values():
         member.stop()
     assert shell.run("bench", "--timeout", "0.5")[0] == 6
+    assert shell.error.count("\n") == 1, "nothing was written, and nothing is left"
     assert "connection refused" in shell.error
 
 
