@@ -27,7 +27,14 @@ from twisted.web.iweb import IAgent
 
 from kvdb import __version__
 from kvdb.client import model
-from kvdb.client.addresses import Key, endpoint_urls, key_bytes, key_path, query
+from kvdb.client.addresses import (
+    Key,
+    endpoint_url,
+    endpoint_urls,
+    key_bytes,
+    key_path,
+    query,
+)
 from kvdb.client.backups import EndCheck
 from kvdb.client.calls import Attempts, Calls, Endpoints
 from kvdb.client.errors import (
@@ -392,7 +399,7 @@ class Client:
         if endpoint is None:
             answer = await self._calls.call(request)
         else:
-            answer = await self._calls.ask_one(endpoint, request)
+            answer = await self._calls.ask_one(endpoint_url(endpoint), request)
         value = model.json_of(answer.body, "status", answer.endpoint)
         return model.status_of(value, answer.endpoint)
 
@@ -403,7 +410,7 @@ class Client:
 
         @param endpoint: whose; of the one that is asked first, if left out.
         """
-        url = endpoint or self._calls.endpoints.current
+        url = endpoint_url(endpoint or self._calls.endpoints.current)
         try:
             answer = await self._calls.transport.ask(
                 url, Request("GET", "/health"), self._calls.attempt_timeout

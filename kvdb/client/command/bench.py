@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from kvdb.client.calls import MAX_REQUESTS
 from kvdb.client.client import Client
-from kvdb.client.command.options import Command, key_argument
+from kvdb.client.command.options import Amount, Command, Count, key_argument
 from kvdb.client.command.session import DONE, UNAVAILABLE, Job, Session, table
 from kvdb.client.errors import ClientError, NotFound, OutcomeUnknown
 
@@ -31,6 +31,9 @@ STEP: Final = 1.02
 
 TELL_SECONDS: Final = 0.5
 """How often live figures change."""
+
+MAX_BYTES: Final = 1 << 20
+"""How many bytes a value may have."""
 
 MAX_KEYS: Final = 100_000
 """How many keys it may write to."""
@@ -120,15 +123,17 @@ class Written:
 
 
 @click.command("bench", cls=Command)
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=5.0, help="Each.")
+@click.option("--seconds", type=Amount(0.1, 3600), default=5.0, help="Each.")
 @click.option(
     "--concurrency",
-    type=click.IntRange(1, MAX_REQUESTS),
+    type=Count(1, MAX_REQUESTS),
     default=16,
     help="Requests under way at once.",
 )
-@click.option("--value-bytes", type=click.IntRange(0, 1 << 20), default=100)
-@click.option("--keys", type=click.IntRange(1, MAX_KEYS), default=1000)
+@click.option(
+    "--value-bytes", type=Count(0, 1 << 20), default=100, help="Of each value."
+)
+@click.option("--keys", type=Count(1, MAX_KEYS), default=1000, help="To how many keys.")
 @click.option("--prefix", default="/bench/", help="Where it writes.")
 @click.option("--stale", is_flag=True, help="Read without asking a quorum.")
 @click.option("--keep", is_flag=True, help="Leave the keys there.")
