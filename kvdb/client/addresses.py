@@ -69,8 +69,7 @@ def endpoint_url(text: str, secure: bool = False) -> str:
     wanted = text.strip()
     if "://" not in wanted:
         wanted = ("https://" if secure else "http://") + wanted
-    if "@" in wanted:  # and what is before it is not to be told
-        raise ValueError("an endpoint has no user in it: it is http://HOST:PORT")
+    _no_user(wanted)
     wrong = ValueError(f"{text!r} is not an endpoint: it is http://HOST:PORT")
     try:
         parts = urlsplit(wanted)
@@ -91,13 +90,24 @@ def endpoint_url(text: str, secure: bool = False) -> str:
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
 
 
+def _no_user(text: str) -> None:
+    if "@" in text:  # and what is before it is not to be told
+        raise ValueError(
+            "an endpoint is http://HOST:PORT, without a user and a password: give"
+            " those beside it, as user and password"
+        )
+
+
 def endpoint_urls(endpoints: str | Iterable[str], secure: bool = False) -> list[str]:
     """
     Several, each once; text has them between commas.
 
     @raise ValueError: one is none, or there are none, or too many.
     """
-    items = endpoints.split(",") if isinstance(endpoints, str) else list(endpoints)
+    if isinstance(endpoints, str):
+        _no_user(endpoints)  # whose password may have commas
+        endpoints = endpoints.split(",")
+    items = list(endpoints)
     urls = list(dict.fromkeys(endpoint_url(item, secure) for item in items))
     if not urls:
         raise ValueError("at least one endpoint is needed: http://HOST:PORT")

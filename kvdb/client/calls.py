@@ -24,6 +24,7 @@ from kvdb.client.errors import (
     RETRY_STATUSES,
     UNKNOWN_STATUSES,
     ClientError,
+    NotTrusted,
     OutcomeUnknown,
     Unavailable,
     error_of,
@@ -125,14 +126,16 @@ class Attempts:
                 hint=SAME_KEY if token else LOOK_FIRST,
             )
         if self.hopeless:
-            hint = (
-                "Name the certificate to trust (cacert), and the endpoint as its"
-                " certificate does."
+            return NotTrusted(
+                told,
+                endpoint=",".join(self.last),
+                hint="Name the certificate to trust (cacert), and the endpoint as its"
+                " certificate does.",
             )
-        else:
-            hint = "Look whether a majority of the members runs and can be reached."
         return Unavailable(
-            told or "no answer in time", endpoint=",".join(self.last), hint=hint
+            told or "no answer in time",
+            endpoint=",".join(self.last),
+            hint="Look whether a majority of the members runs and can be reached.",
         )
 
 

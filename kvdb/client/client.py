@@ -27,7 +27,14 @@ from twisted.web.iweb import IAgent
 
 from kvdb import __version__
 from kvdb.client import model
-from kvdb.client.addresses import Key, endpoint_urls, key_bytes, key_path, query
+from kvdb.client.addresses import (
+    Key,
+    endpoint_url,
+    endpoint_urls,
+    key_bytes,
+    key_path,
+    query,
+)
 from kvdb.client.backups import EndCheck
 from kvdb.client.calls import Attempts, Calls, Endpoints
 from kvdb.client.errors import (
@@ -134,6 +141,10 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def new_idempotency_key(self) -> str:
+        """One that no write has had: for whoever must know it before the answer."""
+        return self._entropy(TOKEN_BYTES).hex()
 
     # Keys.
 
@@ -388,7 +399,7 @@ class Client:
         if endpoint is None:
             answer = await self._calls.call(request)
         else:
-            answer = await self._calls.ask_one(endpoint, request)
+            answer = await self._calls.ask_one(endpoint_url(endpoint), request)
         value = model.json_of(answer.body, "status", answer.endpoint)
         return model.status_of(value, answer.endpoint)
 
@@ -399,7 +410,7 @@ class Client:
 
         @param endpoint: whose; of the one that is asked first, if left out.
         """
-        url = endpoint or self._calls.endpoints.current
+        url = endpoint_url(endpoint or self._calls.endpoints.current)
         try:
             answer = await self._calls.transport.ask(
                 url, Request("GET", "/health"), self._calls.attempt_timeout
@@ -447,7 +458,7 @@ class Client:
 
     async def _write_key(self, request: Request, token: str | None) -> int:
         """The revision that a write made."""
-        token = self._entropy(TOKEN_BYTES).hex() if token is None else token
+        token = self.new_idempotency_key() if token is None else token
         answer = await self._write(request, token)
         try:
             return self._revision(answer)
@@ -460,7 +471,7 @@ class Client:
             ) from error
 
     async def _write(self, request: Request, token: str | None) -> Answer:
-        token = self._entropy(TOKEN_BYTES).hex() if token is None else token
+        token = self.new_idempotency_key() if token is None else token
         headers = {**request.headers, "Idempotency-Key": _token(token)}
         return await self._calls.call(evolve(request, headers=headers))
 

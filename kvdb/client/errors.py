@@ -67,6 +67,11 @@ class NoSpace(Unavailable):
     """Nothing was done: a disk is full, there or on the leader."""
 
 
+class NotTrusted(Unavailable):
+    """Nothing was done: whoever answered showed a certificate that is not trusted, or
+    is for another name."""
+
+
 class OutcomeUnknown(ClientError):
     """
     The write was sent, and nobody said what became of it: it may have been

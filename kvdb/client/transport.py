@@ -38,7 +38,6 @@ from twisted.python.failure import Failure
 from twisted.web.client import (
     URI,
     Agent,
-    BrowserLikePolicyForHTTPS,
     HTTPConnectionPool,
     ResponseDone,
 )
@@ -50,6 +49,8 @@ from twisted.web.iweb import (
     IPolicyForHTTPS,
 )
 from zope.interface import implementer
+
+from kvdb.client.tls import TLS, Untrusted
 
 IDLE_SECONDS: Final = 30.0
 """After how long an unused connection is closed; members do so after 60."""
@@ -256,7 +257,7 @@ class Transport:
         pool.cachedConnectionTimeout = IDLE_SECONDS  # type: ignore[assignment]
         pool.maxPersistentPerHost = IDLE_CONNECTIONS
         pool.retryAutomatically = False
-        ways = _Ways(reactor, policy or BrowserLikePolicyForHTTPS())
+        ways = _Ways(reactor, policy or TLS().policy())
         agent = Agent.usingEndpointFactory(reactor, ways, pool)
         http = HTTPClient(agent, data_to_body_producer=_Bytes)
         return cls(reactor, headers, http, pool.closeCachedConnections)
@@ -413,7 +414,9 @@ def _no_answer(error: object) -> NoAnswer:
     inner = reasons[0].value if reasons else error
     if isinstance(inner, _NOT_SENT):
         return NoAnswer(_words(inner), False)
-    if type(inner).__name__ == "VerificationError":
+    if isinstance(inner, Untrusted):
+        return NoAnswer(f"its certificate {inner}", False, True)
+    if type(inner).__name__ == "VerificationError":  # of an agent that was given
         return NoAnswer("its certificate is for another name", False, True)
     text = _words(inner)
     if "certificate verify failed" in text:

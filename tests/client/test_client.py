@@ -441,7 +441,7 @@ def test_each_write_has_a_key_of_its_own(cluster: FakeCluster, client: Client) -
 def test_credentials_do_not_stand_in_what_is_logged(cluster: FakeCluster) -> None:
     client = cluster.client(token="secret")
     assert "secret" not in repr(client._calls)
-    with pytest.raises(ValueError, match="no user in it") as caught:
+    with pytest.raises(ValueError, match="without a user") as caught:
         cluster.client(["http://ann:secret@h:1"])
     assert "secret" not in str(caught.value)
 
@@ -513,6 +513,9 @@ def test_a_member_tells_its_status_and_health(
     assert (status.id, status.role, status.leader, status.revision) == (
         *(1, "leader", 1, 1),
     )
+    for ask in (client.status, client.health):
+        with pytest.raises(ValueError, match="without a user"):
+            cluster.run(ask("http://u:secret@h:1"))
     other = cluster.run(client.status(cluster.endpoints[1]))
     assert (other.id, other.role, [m.id for m in other.members]) == (
         *(2, "follower", [1, 2, 3]),

@@ -19,7 +19,7 @@ import click
 import pytest
 from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 
 from kvdb import __version__
 from kvdb.client.client import Client
@@ -87,7 +87,11 @@ class Shell:
 
 
 @pytest.fixture(autouse=True)
-def _terminal_that_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+def _of_no_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the shell has in which the tests are run."""
+    for name in list(os.environ):
+        if name.startswith("KVDB_"):
+            monkeypatch.delenv(name)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
 
@@ -581,9 +585,11 @@ def test_the_bench_is_interrupted(
     cluster = shell.cluster
     slow_down(cluster)
     plain = Client.put
+    hanging: list[bytes] = []
 
     async def put(client: Client, key: bytes, value: bytes, **more: Any) -> Any:
-        if key == b"/bench/0":
+        if key == b"/bench/0" and not hanging:
+            hanging.append(key)
             await Deferred()
         return await plain(client, key, value, **more)
 
@@ -613,13 +619,66 @@ def test_the_bench_says_what_it_leaves(shell: Shell) -> None:
     for member in shell.cluster.members.values():
         shell.cluster.reactor.callLater(0.5, member.stop)
     assert shell.run("bench", "--timeout", "1")[0] == 6
-    assert "keys that begin with /bench/ are left there" in shell.error
+    said = r"kvdbctl: (\d+) keys that begin with /bench/ may be left\n"
+    found = re.search(said, shell.error)
+    assert found is not None, shell.error
+    left = list(shell.cluster.store.range(b"/bench/", b"/bench0", 1000))
+    assert len(left) == int(found[1]) > 100
+
+
+def test_a_bench_that_is_interrupted_while_it_removes_keys_removes_them_all(
+    shell: Shell,
+) -> None:
+    slow_down(shell.cluster)
+    streams = Streams(io.BytesIO(), io.BytesIO(), io.StringIO(), on_terminal=False)
+    asked = read(("bench", "--seconds", "0.2"), streams)
+    assert isinstance(asked, Asked)
+    work = perform(
+        asked, shell.cluster.reactor, streams, lambda *_: shell.cluster.client()
+    )
+    doing = Deferred.fromCoroutine(work)
+    shell.cluster.advance(0.5)
+    left = len(list(shell.cluster.store.range(b"/bench/", b"/bench0", 1000)))
+    assert 0 < left < 300, "it is amid their removal"
+    doing.cancel()
+
+    async def ended() -> None:
+        with pytest.raises(CancelledError):
+            await doing
+
+    shell.cluster.run(ended())
+    assert shell.run("list") == (0, b"")
+    assert streams.errors.getvalue() == ""  # type: ignore[attr-defined]
+
+
+def test_a_put_of_the_bench_that_is_carried_out_late_leaves_nothing(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = shell.cluster
+    slow_down(cluster)
+    plain, other = Client.put, cluster.client()
+    late: list[Deferred[Any]] = []
+
+    async def put(client: Client, key: bytes, value: bytes, **more: Any) -> int:
+        if key == b"/bench/3" and not late:
+            late.append(deferLater(cluster.reactor, 20))
+            late[0].addCallback(
+                lambda _: Deferred.fromCoroutine(plain(other, key, value, **more))
+            )
+            raise OutcomeUnknown("nobody knows", more.get("idempotency_key", ""))
+        return await plain(client, key, value, **more)
+
+    monkeypatch.setattr(Client, "put", put)
+    assert shell.run("bench", "--seconds", "0.1")[0] == 0
+    cluster.run(late[0])
+    assert shell.run("list") == (0, b"")
 
 
 def test_the_bench_ends_when_nobody_is_there(shell: Shell) -> None:
     for member in shell.cluster.members.values():
         member.stop()
     assert shell.run("bench", "--timeout", "0.5")[0] == 6
+    assert shell.error.count("\n") == 1, "nothing was written, and nothing is left"
     assert "connection refused" in shell.error
 
 
@@ -646,11 +705,13 @@ def test_latencies_are_told_within_two_percent() -> None:
         (("put", "/k"), "the value stands behind the key"),
         (("put", "/k", "v", "--file", "f"), "the value stands behind the key"),
         (("put", "/k", "--file", "/no/file"), "cannot be read: No such file"),
-        (("member", "add", "x", "http://h:1"), "'x' is not a valid integer"),
-        (("member", "remove", "0"), "0 is not in the range"),
+        (("member", "add", "x", "http://h:1"), "'x' is not a whole number from 1 to 9"),
+        (("member", "remove", "0"), "'0' is not a whole number from 1 to 9"),
+        (("member", "promote", "1", "--wait", "nan"), "is not a number from 0 on"),
+        (("get", "/k", "--timeout", "x"), "'x' is not a number; see"),
         (("nothing",), "No such command 'nothing'"),
         (("get", "/k", "--nothing"), "No such option"),
-        (("watch", "--count", "0"), "not in the range"),
+        (("watch", "--count", "0"), "'0' is not a whole number from 1 on"),
         (("completion", "tcsh"), "'tcsh' is not one of"),
     ],
 )
@@ -802,6 +863,8 @@ def test_secrets_come_from_files_and_the_environment(tmp_path: Path) -> None:
         (("--token-file", "/no/file"), "--token-file: /no/file cannot be read"),
         (("--user", "u"), "--password-file or KVDB_PASSWORD"),
         (("--password-file", __file__), "a password, and no --user"),
+        (("--token-file", __file__, "--password-file", __file__), "and no --user"),
+        (("--endpoints", "http://u:h1d,den@h:1"), "with --user, and --password-file"),
         (("--cacert", "/no/file"), "/no/file cannot be read"),
         (("--cacert", __file__), "no certificate in PEM"),
         (("--cert", __file__), "with its private key"),
@@ -812,6 +875,7 @@ def test_a_wrong_option_is_named(arguments: tuple[str, ...], why: str) -> None:
     with pytest.raises(click.UsageError) as caught:
         options("health", *arguments)
     assert why in caught.value.message
+    assert not re.search("h1d|den@", caught.value.message)
 
 
 def test_a_wrong_option_is_one_line(shell: Shell) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,13 @@ def test_with_tls_an_endpoint_without_a_scheme_is_https() -> None:
 def test_what_is_no_endpoint_is_said_to_be_none(text: str) -> None:
     with pytest.raises(ValueError, match="is not an endpoint"):
         endpoint_url(text)
+
+
+@pytest.mark.parametrize("text", ["http://u:h1dden@h:1", "u:h1d,den@h:1"])
+def test_an_endpoint_has_no_password_in_it_and_none_is_told(text: str) -> None:
+    with pytest.raises(ValueError, match="give those beside it") as caught:
+        endpoint_urls(text)
+    assert not re.search("h1d|den@", str(caught.value))
 
 
 def test_endpoints_stand_between_commas_each_once() -> None:

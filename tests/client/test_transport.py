@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from kvdb.client import TLS, Client, Unavailable
+from kvdb.client import TLS, Client, NotTrusted, Unavailable
 from kvdb.client.command import main
 from tests.timed import timed
 
@@ -50,23 +51,32 @@ class Identity:
         )
 
 
-def identity(name: str, signer: Identity | None = None) -> Identity:
+def identity(
+    name: str,
+    signer: Identity | None = None,
+    *others: x509.GeneralName,
+    is_named: bool = True,
+    ends: datetime.datetime = FAR_OFF,
+) -> Identity:
     """Made now; signed by itself, if by nobody else."""
     private = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     issuer = subject if signer is None else signer.certificate.subject
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(private.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(LONG_AGO)
-        .not_valid_after(FAR_OFF)
+        .not_valid_after(ends)
         .add_extension(x509.BasicConstraints(signer is None, None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), False)
-        .sign(private if signer is None else signer.private, hashes.SHA256())
     )
+    if is_named:
+        names = x509.SubjectAlternativeName([x509.DNSName(name), *others])
+        builder = builder.add_extension(names, False)
+    signing = private if signer is None else signer.private
+    certificate = builder.sign(signing, hashes.SHA256())
     return Identity(certificate, private)
 
 
@@ -152,15 +162,44 @@ async def test_a_member_that_is_not_trusted_is_sent_nothing(
                 assert "cacert" in caught.value.hint
 
 
+ADDRESS = x509.IPAddress(ipaddress.ip_address("192.0.2.1"))
+URL = x509.UniformResourceIdentifier("https://x.test/")
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (
+            {"others": [ADDRESS, URL]},
+            "is for another name: elsewhere.test, that of no host, 192.0.2.1",
+        ),
+        ({"is_named": False}, "is for another name: it has none"),
+        ({"ends": LONG_AGO + datetime.timedelta(1)}, "has expired"),
+    ],
+)
 @timed(20)
-async def test_a_certificate_for_another_name_is_refused(
-    authority: Identity,
+async def test_a_certificate_that_is_of_no_use_is_refused_and_said_why(
+    authority: Identity, more: dict[str, Any], why: str
 ) -> None:
-    async with serving(identity("elsewhere.test", authority)) as port:
+    others = more.pop("others", [])
+    async with serving(identity("elsewhere.test", authority, *others, **more)) as port:
         tls = TLS(cacert=authority.cert)
-        async with Client(reactor, f"localhost:{port}", tls=tls) as client:
-            with pytest.raises(Unavailable, match="for another name"):
-                await client.get("/k")
+        for host in ("localhost", "127.0.0.1"):
+            url = f"https://{host}:{port}"
+            async with Client(reactor, url, tls=tls) as client:
+                with pytest.raises(NotTrusted) as caught:
+                    await client.put("/k", b"secret")
+                assert str(caught.value) == f"{url}: its certificate {why}"
+                assert "--cacert" in main.line_of(caught.value)
+
+
+@timed(20)
+async def test_a_member_is_named_by_its_address(authority: Identity) -> None:
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    async with serving(identity("elsewhere.test", authority, address)) as port:
+        tls = TLS(cacert=authority.cert)
+        async with Client(reactor, f"127.0.0.1:{port}", tls=tls) as client:
+            assert (await client.get("/k")).value == b"value"
 
 
 @timed(20)
@@ -191,6 +230,9 @@ async def test_one_can_show_a_certificate_of_ones_own(
                 await client.get("/k")
         with pytest.raises(ValueError, match=r"private key.*cert\.pem"):
             TLS.from_files(cacert, cert)
+        (tmp_path / "key.pem").write_bytes(identity("me.test").key)
+        with pytest.raises(ValueError, match=r"private key.*cert\.pem.*key\.pem"):
+            TLS.from_files(cacert, cert, key)
         with pytest.raises(ValueError, match="no certificate"):
             TLS.from_files(key)
         assert "PRIVATE" not in repr(TLS(key=mine.key))

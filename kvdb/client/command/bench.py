@@ -16,19 +16,24 @@ import click
 from attrs import define, field
 from rich.live import Live
 from rich.text import Text
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
 
 from kvdb.client.calls import MAX_REQUESTS
-from kvdb.client.command.options import Command, key_argument
+from kvdb.client.client import Client
+from kvdb.client.command.options import Amount, Command, Count, key_argument
 from kvdb.client.command.session import DONE, UNAVAILABLE, Job, Session, table
-from kvdb.client.errors import ClientError, NotFound
+from kvdb.client.errors import ClientError, NotFound, OutcomeUnknown
 
 STEP: Final = 1.02
 """The ratio of a latency's class to the next one: figures are right to 2 %."""
 
 TELL_SECONDS: Final = 0.5
 """How often live figures change."""
+
+MAX_BYTES: Final = 1 << 20
+"""How many bytes a value may have."""
 
 MAX_KEYS: Final = 100_000
 """How many keys it may write to."""
@@ -61,16 +66,74 @@ class Latencies:
         return None
 
 
+@define(slots=True, eq=False)
+class Written:
+    """
+    What it wrote, to be removed: each key that it wrote or may have written, and
+    no other one.
+    """
+
+    _client: Client
+    _value: bytes
+    _there: dict[bytes, None] = field(factory=dict)
+    _unknown: dict[str, bytes] = field(factory=dict)
+
+    async def put(self, name: bytes) -> None:
+        """Write a key."""
+        token = self._client.new_idempotency_key()
+        self._unknown[token] = name
+        try:
+            await self._client.put(name, self._value, idempotency_key=token)
+        except OutcomeUnknown:
+            raise
+        except ClientError:
+            del self._unknown[token]  # nothing was done
+            raise
+        del self._unknown[token]
+        self._there[name] = None
+
+    @property
+    def keys(self) -> list[bytes]:
+        """Those that are there, or may be."""
+        return list(self._there | dict.fromkeys(self._unknown.values()))
+
+    async def remove(self, concurrency: int) -> None:
+        """
+        @raise ClientError: L{keys} may be there still.
+        """
+        tokens: dict[bytes, list[str]] = {}
+        for token, name in self._unknown.items():
+            tokens.setdefault(name, []).append(token)
+        names = self.keys
+
+        async def line(first: int) -> None:
+            for name in names[first::concurrency]:
+                for token in tokens.get(name, ()):
+                    # What may yet be carried out would come after its removal.
+                    await self._client.put(name, self._value, idempotency_key=token)
+                    self._there[name] = None
+                    del self._unknown[token]
+                try:
+                    await self._client.delete(name)
+                except NotFound:
+                    pass  # somebody else has removed it
+                del self._there[name]
+
+        await _all(line(number) for number in range(concurrency))
+
+
 @click.command("bench", cls=Command)
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=5.0, help="Each.")
+@click.option("--seconds", type=Amount(0.1, 3600), default=5.0, help="Each.")
 @click.option(
     "--concurrency",
-    type=click.IntRange(1, MAX_REQUESTS),
+    type=Count(1, MAX_REQUESTS),
     default=16,
     help="Requests under way at once.",
 )
-@click.option("--value-bytes", type=click.IntRange(0, 1 << 20), default=100)
-@click.option("--keys", type=click.IntRange(1, MAX_KEYS), default=1000)
+@click.option(
+    "--value-bytes", type=Count(0, 1 << 20), default=100, help="Of each value."
+)
+@click.option("--keys", type=Count(1, MAX_KEYS), default=1000, help="To how many keys.")
 @click.option("--prefix", default="/bench/", help="Where it writes.")
 @click.option("--stale", is_flag=True, help="Read without asking a quorum.")
 @click.option("--keep", is_flag=True, help="Leave the keys there.")
@@ -94,13 +157,9 @@ def bench(
     async def job(session: Session) -> int:
         client, clock = session.client, session.reactor
         names = [start + b"%d" % number for number in range(keys)]
-        tried: dict[bytes, None] = {}
+        written = Written(client, value)
         puts, gets = Latencies(), Latencies()
         taken = {"put": seconds, "get": seconds}
-
-        async def put(name: bytes) -> None:
-            tried[name] = None
-            await client.put(name, value)
 
         async def get(name: bytes) -> None:
             try:
@@ -108,9 +167,10 @@ def bench(
             except NotFound:
                 pass  # there was no time to write it
 
+        loads = (("put", written.put, puts), ("get", get, gets))
         try:
             with _Figures(session, puts, gets) as figures:
-                for kind, one, told in (("put", put, puts), ("get", get, gets)):
+                for kind, one, told in loads:
                     began = clock.seconds()
                     figures.begin(kind, began)
                     ends = began + seconds
@@ -119,9 +179,10 @@ def bench(
         finally:
             if not keep:
                 try:
-                    await _remove(client.delete, list(tried), concurrency)
+                    await _to_its_end(written.remove(concurrency))
                 except ClientError:
-                    session.note(f"keys that begin with {prefix} are left there")
+                    left = len(written.keys)
+                    session.note(f"{left} keys that begin with {prefix} may be left")
                     raise
         rows = [
             _row("put", puts, taken["put"]),
@@ -182,27 +243,35 @@ async def _load(
     await _all(line(number) for number in range(concurrency))
 
 
-async def _remove(delete: Any, names: list[bytes], concurrency: int) -> None:
-    async def line(first: int) -> None:
-        for name in names[first::concurrency]:
-            try:
-                await delete(name)
-            except NotFound:
-                pass  # it was not written
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do it whole; what is cancelled meanwhile is so behind it."""
+    ended: list[Any] = []
+    is_cancelled = False
+    waiting: Deferred[None] = Deferred()
 
-    await _all(line(number) for number in range(concurrency))
+    def tell(result: Any) -> None:
+        ended.append(result)
+        waiting.callback(None)
+
+    Deferred.fromCoroutine(work).addBoth(tell)
+    while not ended:
+        try:
+            await waiting
+        except CancelledError:
+            is_cancelled = True
+            waiting = Deferred()
+    if isinstance(ended[0], Failure):
+        ended[0].raiseException()
+    if is_cancelled:
+        raise CancelledError
 
 
 async def _all(lines: Any) -> None:
-    """Wait for all; the first that fails ends the others."""
+    """Wait for all, also where one fails: so that the outcome of each is known."""
     running = [Deferred.fromCoroutine(line) for line in lines]
-    try:
-        await gatherResults(running, consumeErrors=True)
-    except FirstError as error:
-        error.subFailure.raiseException()
-    finally:
-        for one in running:
-            one.cancel()
+    for _, result in await DeferredList(running, consumeErrors=True):
+        if isinstance(result, Failure):
+            result.raiseException()
 
 
 class _Figures:

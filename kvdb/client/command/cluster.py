@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from kvdb.client.command.options import Command, Group
+from kvdb.client.command.options import Amount, Command, Count, Group
 from kvdb.client.command.session import (
     DONE,
     NO,
@@ -29,7 +29,7 @@ from kvdb.client.model import Health, Member, Status
 LOOK_SECONDS: Final = 0.5
 """How often it is looked how far a learner is."""
 
-ID: Final = click.IntRange(1, 2**63 - 1)
+ID: Final = Count(1, 2**63 - 1)
 
 
 @click.group("member", cls=Group)
@@ -98,7 +98,7 @@ def remove(node: int) -> Job:
 @click.argument("node", metavar="ID", type=ID)
 @click.option(
     "--wait",
-    type=click.FloatRange(0),
+    type=Amount(0),
     default=600.0,
     show_default=True,
     metavar="SECONDS",
@@ -275,7 +275,7 @@ async def _views(session: Session, members: Sequence[Member]) -> list[Status]:
     async def view(endpoint: str) -> Status | None:
         try:
             return await session.client.status(endpoint)
-        except ClientError:
+        except (ClientError, ValueError):  # what a member says may be no endpoint
             return None
 
     asked = [Deferred.fromCoroutine(view(url)) for url in dict.fromkeys(endpoints)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from kvdb.client.command.options import Command, key_argument
+from kvdb.client.command.options import Command, Count, key_argument
 from kvdb.client.command.session import Job, Session, escaped, text_field
 from kvdb.client.model import Entry, Event, Put
 
@@ -18,7 +18,7 @@ from kvdb.client.model import Entry, Event, Put
 @click.command("get", cls=Command)
 @click.argument("key")
 @click.option("--stale", is_flag=True, help="Be content with what a member has.")
-@click.option("--revision", type=click.IntRange(1), help="As of a revision.")
+@click.option("--revision", type=Count(1), help="As of a revision.")
 def get(key: str, stale: bool, revision: int | None) -> Job:
     """
     Print a key's value.
@@ -45,7 +45,7 @@ def get(key: str, stale: bool, revision: int | None) -> Job:
 @click.argument("key")
 @click.argument("value", required=False)
 @click.option("--file", "path", help="Take the value from a file.")
-@click.option("--if-revision", type=click.IntRange(1), help="Only if unchanged since.")
+@click.option("--if-revision", type=Count(1), help="Only if unchanged since.")
 @click.option("--if-absent", is_flag=True, help="Only if there is no such key.")
 @click.option("--if-present", is_flag=True, help="Only if there is such a key.")
 @click.option("--idempotency-key", help="Carry it out once, however often it is asked.")
@@ -87,7 +87,7 @@ def put(
 
 @click.command("delete", cls=Command)
 @click.argument("key")
-@click.option("--if-revision", type=click.IntRange(1), help="Only if unchanged since.")
+@click.option("--if-revision", type=Count(1), help="Only if unchanged since.")
 @click.option("--idempotency-key", help="Carry it out once, however often it is asked.")
 def delete(key: str, if_revision: int | None, idempotency_key: str | None) -> Job:
     """Remove a key."""
@@ -106,7 +106,7 @@ def delete(key: str, if_revision: int | None, idempotency_key: str | None) -> Jo
 @click.argument("prefix", default="/")
 @click.option("--values", is_flag=True, help="With their values.")
 @click.option("--start", help="From this key on.")
-@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@click.option("--limit", type=Count(1), help="At most so many.")
 @click.option("--stale", is_flag=True, help="Be content with what a member has.")
 @click.option("-0", "--null", is_flag=True, help="End lines with NUL, not newline.")
 def list_(
@@ -144,8 +144,8 @@ def list_(
 @click.command("watch", cls=Command)
 @click.argument("prefix", default="/")
 @click.option("--exact", is_flag=True, help="PREFIX is the whole key.")
-@click.option("--since", type=click.IntRange(0), help="What changed behind a revision.")
-@click.option("--count", type=click.IntRange(1), help="End after so many changes.")
+@click.option("--since", type=Count(0), help="What changed behind a revision.")
+@click.option("--count", type=Count(1), help="End after so many changes.")
 @click.option("--previous", is_flag=True, help="With the values before.")
 def watch(
     prefix: str, exact: bool, since: int | None, count: int | None, previous: bool

@@ -156,6 +156,8 @@ def line_of(error: errors.ClientError) -> str:
 
 
 _HINTS: Final[dict[type[errors.ClientError], str]] = {
+    errors.NotTrusted: "Name who signed it with --cacert, and the member in --endpoints"
+    " as its certificate does.",
     errors.Unauthorized: "Say who you are: --user and KVDB_PASSWORD, or KVDB_TOKEN.",
 }
 """In the words of the command, where the server has those of HTTP."""

@@ -8,6 +8,7 @@ by every user of the machine: it stands in a file, or in the environment.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +23,67 @@ from kvdb.client.tls import TLS
 ENDPOINTS: Final = "http://127.0.0.1:12380"
 TIMEOUT: Final = 5.0
 
+
+class Count(click.IntRange):
+    """A whole number, of whose bounds people are told in words."""
+
+    name = "whole number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        """See L{click.ParamType}."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            raise _not_one(self, value, param, ctx) from None
+
+    def _describe_range(self) -> str:
+        return _bounds(self)
+
+
+class Amount(click.FloatRange):
+    """As L{Count}, a number."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        """See L{click.ParamType}."""
+        try:
+            found = super().convert(value, param, ctx)
+        except click.BadParameter:
+            found = math.nan
+        if math.isnan(found):
+            raise _not_one(self, value, param, ctx)
+        return found
+
+    def _describe_range(self) -> str:
+        return _bounds(self)
+
+
+def _not_one(
+    kind: Count | Amount,
+    value: Any,
+    param: click.Parameter | None,
+    ctx: click.Context | None,
+) -> click.BadParameter:
+    text = f"{value!r} is not a {kind.name} {_bounds(kind)}".rstrip()
+    return click.BadParameter(text, ctx=ctx, param=param)
+
+
+def _bounds(kind: Count | Amount) -> str:
+    if kind.min is None:
+        return ""
+    return f"from {kind.min} " + ("on" if kind.max is None else f"to {kind.max}")
+
+
+_SECONDS: Final = Amount()
+
 _OPTIONS: Final[list[tuple[str, str | None, str, Any]]] = [
     ("endpoints", "KVDB_ENDPOINTS", "Members to ask, with commas between.", str),
-    ("timeout", "KVDB_TIMEOUT", "Seconds a request may take in all.", float),
+    ("timeout", "KVDB_TIMEOUT", "Seconds a request may take in all.", _SECONDS),
     ("cacert", "KVDB_CACERT", "Certificates to trust, PEM.", str),
     ("cert", "KVDB_CERT", "One's own certificate, PEM.", str),
     ("key", "KVDB_KEY", "Its private key, if not in the same file.", str),
@@ -66,7 +125,7 @@ def _common(outermost: bool) -> list[click.Parameter]:
             expose_value=False,
             callback=_keep,
             hidden=not outermost,
-            metavar="SECONDS" if kind is float else "TEXT",
+            metavar="SECONDS" if kind is _SECONDS else "TEXT",
         )
         for name, variable, text, kind in _OPTIONS
     ]
@@ -123,7 +182,7 @@ def make_client(
         user = kept.get("user")
         password = _secret(kept, "password-file", environment("KVDB_PASSWORD"))
         if user is None:
-            if password is not None and token is None:
+            if password is not None and (token is None or "password_file" in kept):
                 raise ValueError("there is a password, and no --user (or KVDB_USER)")
             password = None
         else:
@@ -133,7 +192,13 @@ def make_client(
                 )
             token = None if "token_file" not in kept else token
         timeout = kept.get("timeout", TIMEOUT)
-        endpoints = endpoint_urls(kept.get("endpoints", ENDPOINTS), tls is not None)
+        named = kept.get("endpoints", ENDPOINTS)
+        if "@" in named:  # and what is before it is not to be told
+            raise ValueError(
+                "--endpoints (or KVDB_ENDPOINTS) has no user and password in it: give"
+                " them with --user, and --password-file or KVDB_PASSWORD"
+            )
+        endpoints = endpoint_urls(named, tls is not None)
         return Client(
             reactor,
             endpoints,
