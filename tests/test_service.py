@@ -334,12 +334,14 @@ def test_a_status_other_than_0_is_left_for_the_end(
 
 def test_timers_do_not_go_by_the_time_of_day(tmp_path: Path) -> None:
     """When that is set back, a node's timers would all stand still."""
+    [port] = free_ports(1)
     script = f"""
 import time
 from kvdb.options import Options
 from kvdb.service import makeService
 options = Options()
-options.parseOptions(["--data-dir={tmp_path}", "--port=0"])
+url = "http://127.0.0.1:{port}"
+options.parseOptions(["--data-dir={tmp_path}", "--port=0", "--cluster", url])
 makeService(options)
 from twisted.internet import reactor
 fired = []
