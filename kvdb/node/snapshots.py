@@ -118,14 +118,17 @@ class Snapshots:
             receiver.abort()
 
     def install(self, snapshot: Snapshot) -> None:
-        """The core took C{snapshot}: put its state in place."""
+        """
+        The core took C{snapshot}: put its state in place.
+
+        @raise DiskFull: there is no space for that; nothing was changed.
+        """
         assert self._received is not None and self._received[0] == snapshot, (
             f"a snapshot at index {snapshot.index} is to be installed that was not"
             " received"
         )
-        receiver = self._received[1]
+        self.store.install(self._received[1])
         self._received = None
-        self.store.install(receiver)
         self.pump.proposals.lost_sight()
         self.count_installed += 1
         log.info("installed the snapshot at index {index}", index=snapshot.index)
