@@ -149,7 +149,11 @@ class Incoming:
 
     def finish(self) -> None:
         """All has come."""
-        self._receiver.finish()
+        try:
+            self._receiver.finish()
+        except Exception:
+            self._receiver.abort()  # nobody else will
+            raise
         self._snapshots.received(self._message, self._receiver)
 
     def abort(self) -> None:

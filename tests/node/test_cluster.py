@@ -31,7 +31,7 @@ from kvdb.storage.filesystem import DiskFull
 from kvdb.store.commands import Outcome, OutcomeStatus, Put
 from kvdb.store.encoding import encode_command, join_commands
 from kvdb.store.engine import Engine
-from kvdb.store.memory import MemoryEngines
+from kvdb.store.memory import MemoryEngine, MemoryEngines
 from kvdb.store.store import Settled, Store
 from tests.node.cluster import Cluster, url
 
@@ -488,6 +488,24 @@ class Faults(SynchronousTestCase):
         is_full = False
         cluster.settle()
         self.assertEqual(cluster.read(behind, b"k1"), b"v")
+
+    def test_a_snapshot_that_does_not_become_durable_is_thrown_away(self) -> None:
+        cluster = Cluster(1)
+        node = cluster.leader()
+        discarded: list[Engine] = []
+
+        def full(engine: MemoryEngine) -> None:
+            raise DiskFull("no space for the engine")
+
+        self.patch(MemoryEngine, "flush", full)
+        self.patch(MemoryEngines, "discard", lambda _, staged: discarded.append(staged))
+        message = Message(MessageType.SNAP, snapshot=node.replica.snapshot())
+        for _ in range(2):
+            sink = node.begin_snapshot(message)
+            for chunk in node.replica.store.open_snapshot().chunks():
+                sink.chunk(chunk)
+            self.assertRaises(DiskFull, sink.finish)
+        self.assertEqual(len(discarded), 2)
 
     def test_a_snapshot_that_comes_twice_does_not_keep_out_the_next(self) -> None:
         # The connection broke before the sender heard that the first had arrived,
