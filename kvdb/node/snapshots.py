@@ -118,14 +118,17 @@ class Snapshots:
             receiver.abort()
 
     def install(self, snapshot: Snapshot) -> None:
-        """The core took C{snapshot}: put its state in place."""
+        """
+        The core took C{snapshot}: put its state in place.
+
+        @raise DiskFull: there is no space for that; nothing was changed.
+        """
         assert self._received is not None and self._received[0] == snapshot, (
             f"a snapshot at index {snapshot.index} is to be installed that was not"
             " received"
         )
-        receiver = self._received[1]
+        self.store.install(self._received[1])
         self._received = None
-        self.store.install(receiver)
         self.pump.proposals.lost_sight()
         self.count_installed += 1
         log.info("installed the snapshot at index {index}", index=snapshot.index)
@@ -146,7 +149,11 @@ class Incoming:
 
     def finish(self) -> None:
         """All has come."""
-        self._receiver.finish()
+        try:
+            self._receiver.finish()
+        except Exception:
+            self._receiver.abort()  # nobody else will
+            raise
         self._snapshots.received(self._message, self._receiver)
 
     def abort(self) -> None:

@@ -22,6 +22,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from attrs import define, field
@@ -378,5 +379,7 @@ class RocksEngines:
     def discard(self, staged: Engine) -> None:
         """See there."""
         assert isinstance(staged, RocksEngine)
-        staged.close()
+        # To close it is to flush it, in vain: a full disk must not keep it here.
+        with suppress(DiskFull):
+            staged.close()
         shutil.rmtree(staged.path, ignore_errors=True)

@@ -189,11 +189,16 @@ class SnapshotReceiver:
         assert self._engine is not None
         self._engine.flush()
 
+    @property
+    def finished(self) -> Engine:
+        """The finished engine, until it is taken."""
+        assert self._engine is not None, "a snapshot was taken twice, or aborted"
+        assert self._reader.whole, "a snapshot was taken that was not whole"
+        return self._engine
+
     def take(self) -> Engine:
         """Hand over the finished engine."""
-        engine = self._engine
-        assert engine is not None, "a snapshot was taken twice, or aborted"
-        assert self._reader.whole, "a snapshot was taken that was not whole"
+        engine = self.finished
         self._engine = None
         return engine
 

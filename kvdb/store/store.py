@@ -499,10 +499,15 @@ class Store:
         return SnapshotReceiver(self.engines, self.engines.stage())
 
     def install(self, receiver: SnapshotReceiver) -> None:
-        """Let a store that was received whole take the place of this one."""
-        staged = receiver.take()
+        """
+        Let a store that was received whole take the place of this one.
+
+        @raise DiskFull: there is no space for that; nothing was changed.
+        """
+        staged = receiver.finished
         self._read_state(staged)  # or it is of a later release
         self.engines.switch(staged)
+        receiver.take()
         self.recent.clear()
         self._load(staged)
 

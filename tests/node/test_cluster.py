@@ -27,8 +27,11 @@ from kvdb.raft.messages import (
     Snapshot,
 )
 from kvdb.raft.progress import ProgressState
+from kvdb.storage.filesystem import DiskFull
 from kvdb.store.commands import Outcome, OutcomeStatus, Put
 from kvdb.store.encoding import encode_command, join_commands
+from kvdb.store.engine import Engine
+from kvdb.store.memory import MemoryEngine, MemoryEngines
 from kvdb.store.store import Settled, Store
 from tests.node.cluster import Cluster, url
 
@@ -458,6 +461,51 @@ class Faults(SynchronousTestCase):
         self.assertEqual(machine.stopped, [])
         machine.disk.space = 1 << 30
         cluster.settle()
+
+    def test_a_snapshot_that_finds_no_space_is_put_in_place_once_there_is(self) -> None:
+        cluster = Cluster(3, snapshot_count=20, catch_up_entries=2)
+        leader = cluster.leader()
+        cluster.settle()
+        behind = next(n for n in cluster.nodes() if n is not leader)
+        machine = cluster.machines[behind.pump.node_id]
+        cluster.isolate(behind.pump.node_id)
+        for number in range(60):
+            cluster.put(leader, b"k%d" % number, b"v")
+        switch = MemoryEngines.switch
+        is_full = True
+
+        def switch_if_it_fits(engines: MemoryEngines, staged: Engine) -> None:
+            if is_full:
+                raise DiskFull("no space on the disk for the engine's name")
+            switch(engines, staged)
+
+        self.patch(MemoryEngines, "switch", switch_if_it_fits)
+        cluster.cut.clear()
+        cluster.until(lambda: behind.pump.writer.full is not None)
+        cluster.run(0.5)
+        self.assertEqual(machine.stopped, [])
+        self.assertEqual(behind.get(b"k1"), None)
+        is_full = False
+        cluster.settle()
+        self.assertEqual(cluster.read(behind, b"k1"), b"v")
+
+    def test_a_snapshot_that_does_not_become_durable_is_thrown_away(self) -> None:
+        cluster = Cluster(1)
+        node = cluster.leader()
+        discarded: list[Engine] = []
+
+        def full(engine: MemoryEngine) -> None:
+            raise DiskFull("no space for the engine")
+
+        self.patch(MemoryEngine, "flush", full)
+        self.patch(MemoryEngines, "discard", lambda _, staged: discarded.append(staged))
+        message = Message(MessageType.SNAP, snapshot=node.replica.snapshot())
+        for _ in range(2):
+            sink = node.begin_snapshot(message)
+            for chunk in node.replica.store.open_snapshot().chunks():
+                sink.chunk(chunk)
+            self.assertRaises(DiskFull, sink.finish)
+        self.assertEqual(len(discarded), 2)
 
     def test_a_snapshot_that_comes_twice_does_not_keep_out_the_next(self) -> None:
         # The connection broke before the sender heard that the first had arrived,

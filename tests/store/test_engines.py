@@ -42,6 +42,28 @@ class RocksDirectoryTests(OnRocks):
         self.store.install(receiver)
         self.assertEqual(self.names(), ["CURRENT", "engine-00000002"])
 
+    def test_an_engine_that_is_thrown_away_needs_no_space(self) -> None:
+        """RocksDB flushes what it closes; a second try would remove the new one."""
+        old = self.store.engine
+        close = RocksEngine.close
+
+        def close_if_it_fits(engine: RocksEngine) -> None:
+            close(engine)
+            if engine is old:
+                raise DiskFull("no space for the last flush")
+
+        self.patch(RocksEngine, "close", close_if_it_fits)
+        self.do(Put(b"k", b"v"))
+        receiver = self.store.receive_snapshot()
+        taken = self.store.open_snapshot()
+        for chunk in taken.chunks():
+            receiver.write(chunk)
+        taken.close()
+        receiver.finish()
+        self.store.install(receiver)
+        self.assertEqual(self.names(), ["CURRENT", "engine-00000002"])
+        self.assertEqual(self.store.get(b"k"), Record(b"v", 1, 1, 1))
+
     def test_an_aborted_snapshot_leaves_nothing(self) -> None:
         self.store.receive_snapshot().abort()
         self.assertEqual(self.names(), ["CURRENT", "engine-00000001"])
