@@ -25,8 +25,11 @@ SEEDS = range(1, 81)
 PARTS = 8
 
 
-@pytest.mark.no_cover  # counting lines more than doubles what it takes
-@pytest.mark.parametrize("part", range(PARTS))
+# Counting lines more than doubles what it takes: of the first part alone.
+@pytest.mark.parametrize(
+    "part",
+    [0, *(pytest.param(n, marks=pytest.mark.no_cover) for n in range(1, PARTS))],
+)
 def test_nothing_is_found_wrong(part: int) -> None:
     counts: Counter[str] = Counter()
     for seed in SEEDS[part::PARTS]:
