@@ -775,11 +775,26 @@ def test_an_output_that_takes_nothing_is_one_line(shell: Shell) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     shell.run("put", "/k", "v")
-    assert shell.run("get", "/k", output=Full())[0] == 2
-    assert (
-        shell.error
-        == "kvdbctl: the output cannot be written: No space left on device\n"
-    )
+    for words in (
+        *(["get", "/k"], ["list"], ["status"], ["health"], ["put", "/k", "v"]),
+        *(["watch", "--since", "0"], ["member", "list"], ["completion", "bash"]),
+        *(["bench", "--seconds", "0.1"], ["leader", "transfer"], ["delete", "/k"]),
+    ):
+        if words[0] == "bench":
+            slow_down(shell.cluster)
+        assert shell.run(*words, output=Full())[0] == 9, words
+        assert (
+            shell.error
+            == "kvdbctl: the output cannot be written: No space left on device\n"
+        )
+
+
+def test_an_input_without_end_is_not_read_whole(shell: Shell) -> None:
+    assert shell.run("put", "/k", "--file", "/dev/zero") == (2, b"")
+    assert "/dev/zero has more than 8388608 bytes" in shell.error
+    assert shell.run("put", "/k", "-", input=bytes((8 << 20) + 1)) == (2, b"")
+    assert "the standard input has more than 8388608 bytes" in shell.error
+    assert shell.run("put", "/k", "-", input=bytes(1 << 20))[0] == 0
 
 
 def test_what_is_no_kvdb_has_no_keys_either(shell: Shell) -> None:

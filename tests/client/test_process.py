@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from kvdb.client.command.main import Run
+from kvdb.client.command.main import Input, Run
 
 
 class Reactor:
@@ -48,7 +49,7 @@ def test_a_job_gives_the_exit_status() -> None:
     async def work() -> int:
         return 3
 
-    assert Run(Reactor()).run(work) == 3
+    assert Run(Reactor(), Input(io.BytesIO())).run(work) == 3
 
 
 def test_what_a_job_raises_is_raised() -> None:
@@ -56,7 +57,7 @@ def test_what_a_job_raises_is_raised() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        Run(Reactor()).run(work)
+        Run(Reactor(), Input(io.BytesIO())).run(work)
 
 
 def test_a_signal_before_a_job_begins_ends_it() -> None:
@@ -64,7 +65,7 @@ def test_a_signal_before_a_job_begins_ends_it() -> None:
         await Deferred()
         return 0
 
-    running = Run(Reactor())
+    running = Run(Reactor(), Input(io.BytesIO()))
     running._signal(signal.SIGTERM, None)
     assert running.run(work) == 143
 
@@ -83,7 +84,7 @@ def test_a_signal_ends_a_job_which_cleans_up(number: int, status: int) -> None:
             cleaned.append(True)
         return 0
 
-    assert Run(Reactor()).run(work) == status
+    assert Run(Reactor(), Input(io.BytesIO())).run(work) == status
     assert cleaned
 
 
@@ -94,14 +95,35 @@ def test_a_job_that_cancels_itself_was_interrupted() -> None:
         await waiting
         return 0
 
-    assert Run(Reactor()).run(work) == 130
+    assert Run(Reactor(), Input(io.BytesIO())).run(work) == 130
 
 
 def test_a_second_signal_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[int] = []
     monkeypatch.setattr("kvdb.client.command.main.os._exit", left.append)
-    running = Run(Reactor())
+    running = Run(Reactor(), Input(io.BytesIO()))
     running._signal(signal.SIGINT, None)
     assert left == []
     running._signal(signal.SIGINT, None)
     assert left == [130]
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_ends_a_job_that_waits_for_its_input(number: int, status: int) -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            os.kill(os.getpid(), number)
+            return super().read(size)
+
+    given = Input(Slow())
+    went_on = []
+
+    async def work() -> int:
+        went_on.append(given.read())
+        return 0
+
+    assert Run(Reactor(), given).run(work) == status
+    assert went_on == []
+    assert not given.is_waited_for
