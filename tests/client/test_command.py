@@ -140,6 +140,17 @@ def test_a_key_of_any_bytes_can_be_typed(shell: Shell) -> None:
     assert found["key_base64"] == "L/8KPyM="
 
 
+def test_a_value_is_the_bytes_that_were_typed(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shell.run("put", "/k", os.fsdecode(b"\xe9\xff"))[0] == 0
+    assert shell.run("get", "/k") == (0, b"\xe9\xff")
+    # Where a terminal speaks Latin-1, its bytes are other ones.
+    monkeypatch.setattr(os, "fsencode", lambda text: text.encode("latin-1"))
+    assert shell.run("put", "/k", "\xe9")[0] == 0
+    assert shell.run("get", "/k") == (0, b"\xe9")
+
+
 def test_keys_are_answered_in_json(shell: Shell) -> None:
     assert shell.json("put", "/k", "v") == {"revision": 1}
     assert shell.json("get", "/k") == {"key": "/k", "value": "v", "revision": 1}

@@ -167,7 +167,7 @@ def environment(cluster: LocalCluster) -> dict[str, str]:
 
 
 def kvdbctl(
-    cluster: LocalCluster, *arguments: str, input: bytes = b""
+    cluster: LocalCluster, *arguments: str | bytes, input: bytes = b""
 ) -> tuple[int, bytes, bytes]:
     """Exit status, output, complaints."""
     done = subprocess.run(
@@ -185,6 +185,8 @@ def test_the_command_writes_and_reads(cluster: LocalCluster) -> None:
     value = bytes(range(256))
     assert kvdbctl(cluster, "put", "/k", "-", input=value)[0] == 0
     assert kvdbctl(cluster, "get", "/k") == (0, value, b"")
+    assert kvdbctl(cluster, "put", b"/\xff", b"\xe9\xff\n")[0] == 0
+    assert kvdbctl(cluster, "get", b"/\xff") == (0, b"\xe9\xff\n", b"")
     status, out, complaint = kvdbctl(cluster, "get", "/nothing")
     assert (status, out) == (1, b"")
     assert complaint.startswith(b"kvdbctl: there is no such key (http://127.0.0.1:")
