@@ -88,6 +88,17 @@ def test_a_signal_ends_a_job_which_cleans_up(number: int, status: int) -> None:
     assert cleaned
 
 
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    async def work() -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return 3
+
+    assert Run(Reactor(), Input(io.BytesIO())).run(work) == 3
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
 def test_a_job_that_cancels_itself_was_interrupted() -> None:
     async def work() -> int:
         waiting: Deferred[None] = Deferred()

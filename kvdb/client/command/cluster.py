@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
+from kvdb.client.addresses import endpoint_url
 from kvdb.client.command.options import Amount, Command, Count, Group
 from kvdb.client.command.session import (
     DONE,
@@ -67,6 +68,14 @@ def add(node: int, url: str) -> Job:
     The leader makes it a voter once it has caught up: "member promote" waits
     for that.
     """
+    try:
+        is_one = "://" in url and endpoint_url(url).rpartition(":")[2].isdigit()
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise click.UsageError(
+            "a member's peer URL is http://HOST:PORT or https://HOST:PORT"
+        )
 
     async def job(session: Session) -> None:
         await session.client.add_member(node, url)

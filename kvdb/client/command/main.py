@@ -218,7 +218,9 @@ class Run:
         @raise Exception: what C{work} has raised.
         """
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._signal)
+            # A shell has its jobs in the background ignore what its user interrupts.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._signal)
         self.reactor.callWhenRunning(self._begin, work)
         self.reactor.run(installSignalHandlers=False)
         [result] = self._results
