@@ -61,7 +61,8 @@ def list_members() -> Job:
 @member.command("add")
 @click.argument("node", metavar="ID", type=ID)
 @click.argument("url")
-def add(node: int, url: str) -> Job:
+@click.option("--idempotency-key", help="Carry it out once, however often it is asked.")
+def add(node: int, url: str, idempotency_key: str | None) -> Job:
     """
     Add member ID, whose peer URL is URL, as a learner.
 
@@ -78,7 +79,7 @@ def add(node: int, url: str) -> Job:
         )
 
     async def job(session: Session) -> None:
-        await session.client.add_member(node, url)
+        await session.client.add_member(node, url, idempotency_key=idempotency_key)
         if session.as_json:
             session.json({"id": node, "url": url})
         else:
