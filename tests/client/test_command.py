@@ -195,9 +195,12 @@ def test_changes_are_watched(shell: Shell) -> None:
     shell.run("put", "/k", "-", input=b"a\\\n\xff")
     shell.run("put", "/k2", "v")
     shell.run("delete", "/k")
-    assert shell.run("watch", "--since", "0", "--count", "3") == (
+    shell.run("put", "/l", "  v  ")
+    shell.run("put", "/l", "")
+    assert shell.run("watch", "--since", "0", "--count", "5") == (
         0,
-        b"1  put     /k  a\\x5c\\x0a\\xff\n2  put     /k2  v\n3  delete  /k\n",
+        b"1  put     /k  a\\x5c\\x0a\\xff\n2  put     /k2  v\n3  delete  /k\n"
+        b"4  put     /l    v  \n5  put     /l\n",
     )
     out = shell.run("watch", "/k2", "--since=0", "--count=1", "--json")[1]
     more = {"previous_revision": 0, "time": 0.0}

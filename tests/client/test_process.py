@@ -116,7 +116,8 @@ def test_a_second_signal_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     running._signal(signal.SIGINT, None)
     assert left == []
     running._signal(signal.SIGINT, None)
-    assert left == [130]
+    running._signal(signal.SIGTERM, None)
+    assert left == [130, 143]
 
 
 @pytest.mark.parametrize(

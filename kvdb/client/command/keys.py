@@ -239,8 +239,9 @@ def _event_json(event: Event, previous: bool) -> dict[str, Any]:
 
 def _event_line(event: Event) -> str:
     if isinstance(event, Put):
-        value = escaped(event.value)
-        line = f"{event.revision}  put     {escaped(event.key)}  {value}".rstrip()
+        line = f"{event.revision}  put     {escaped(event.key)}"
+        if event.value:
+            line += f"  {escaped(event.value)}"
     else:
         line = f"{event.revision}  delete  {escaped(event.key)}"
     before = event.previous_value

@@ -225,7 +225,7 @@ class Run:
         self.reactor.run(installSignalHandlers=False)
         [result] = self._results
         if self._signalled:
-            return INTERRUPTED if self._signalled == signal.SIGINT else TERMINATED
+            return _status_of(self._signalled)
         if isinstance(result, Failure):
             result.raiseException()
         return int(result)
@@ -244,7 +244,7 @@ class Run:
 
     def _signal(self, number: int, frame: Any) -> None:
         if self._signalled:
-            os._exit(INTERRUPTED)  # the second time, at once
+            os._exit(_status_of(number))  # the second time, at once
         self._signalled = number
         if self._input.is_waited_for:
             raise CancelledError  # out of its read, which would go on else
@@ -253,6 +253,10 @@ class Run:
     def _cancel(self) -> None:
         if self._doing is not None:  # else it is not begun, and will be at once over
             self._doing.cancel()
+
+
+def _status_of(number: int) -> int:
+    return INTERRUPTED if number == signal.SIGINT else TERMINATED
 
 
 def main() -> NoReturn:
