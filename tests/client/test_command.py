@@ -688,6 +688,17 @@ def test_a_put_of_the_bench_that_is_carried_out_late_leaves_nothing(
     assert shell.run("list") == (0, b"")
 
 
+def test_the_bench_names_no_option_that_it_has_not(shell: Shell) -> None:
+    slow_down(shell.cluster)
+    for member in shell.cluster.members.values():
+        failure = UnknownInside("it was not in time")
+        shell.cluster.reactor.callLater(0.3, setattr, member, "failure", failure)
+    assert shell.run("bench", "--seconds", "0.2", "--timeout", "1")[0] == 7
+    assert "may be left" in shell.error
+    assert "nobody knows" in shell.error
+    assert "idempotency" not in shell.error
+
+
 def test_the_bench_ends_when_nobody_is_there(shell: Shell) -> None:
     for member in shell.cluster.members.values():
         member.stop()
