@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from attrs import define, field, frozen
+from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import (
@@ -213,6 +214,15 @@ class _Bytes:
         """See L{IBodyProducer}."""
 
 
+class _Encoded(EncodedURL):
+    """A URL that stays as it is: treq would read its host as a name of IDNA 2008, which
+    no address of IPv6 is."""
+
+    def to_uri(self) -> EncodedURL:
+        """See L{EncodedURL}."""
+        return self
+
+
 @implementer(IAgentEndpointFactory)
 @frozen(slots=True)
 class _Ways:
@@ -343,7 +353,7 @@ class Transport:
         try:
             return await self._http.request(
                 request.method,
-                endpoint + request.target,
+                _Encoded.from_text(endpoint + request.target),
                 headers=Headers(
                     {k: [v] for k, v in (self.headers | request.headers).items()}
                 ),

@@ -438,6 +438,15 @@ def test_each_write_has_a_key_of_its_own(cluster: FakeCluster, client: Client) -
     assert third == b'Idempotency-Key: "mine"'
 
 
+def test_a_member_has_an_address_of_ipv6(cluster: FakeCluster) -> None:
+    cluster.members[2].url = "http://[2001:db8::1]:12380"
+    client = cluster.client(["[2001:db8::1]:12380"])
+    key = b"/\xff %41%2f?#[::1]"
+    assert cluster.run(client.put(key, b"v")) == 1
+    assert cluster.run(client.get(key)).value == b"v"
+    assert cluster.run(client.status(client.endpoints[0])).id == 2
+
+
 def test_credentials_do_not_stand_in_what_is_logged(cluster: FakeCluster) -> None:
     client = cluster.client(token="secret")
     assert "secret" not in repr(client._calls)

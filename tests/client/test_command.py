@@ -140,6 +140,17 @@ def test_a_key_of_any_bytes_can_be_typed(shell: Shell) -> None:
     assert found["key_base64"] == "L/8KPyM="
 
 
+def test_a_value_is_the_bytes_that_were_typed(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shell.run("put", "/k", os.fsdecode(b"\xe9\xff"))[0] == 0
+    assert shell.run("get", "/k") == (0, b"\xe9\xff")
+    # Where a terminal speaks Latin-1, its bytes are other ones.
+    monkeypatch.setattr(os, "fsencode", lambda text: text.encode("latin-1"))
+    assert shell.run("put", "/k", "\xe9")[0] == 0
+    assert shell.run("get", "/k") == (0, b"\xe9")
+
+
 def test_keys_are_answered_in_json(shell: Shell) -> None:
     assert shell.json("put", "/k", "v") == {"revision": 1}
     assert shell.json("get", "/k") == {"key": "/k", "value": "v", "revision": 1}
@@ -184,9 +195,12 @@ def test_changes_are_watched(shell: Shell) -> None:
     shell.run("put", "/k", "-", input=b"a\\\n\xff")
     shell.run("put", "/k2", "v")
     shell.run("delete", "/k")
-    assert shell.run("watch", "--since", "0", "--count", "3") == (
+    shell.run("put", "/l", "  v  ")
+    shell.run("put", "/l", "")
+    assert shell.run("watch", "--since", "0", "--count", "5") == (
         0,
-        b"1  put     /k  a\\x5c\\x0a\\xff\n2  put     /k2  v\n3  delete  /k\n",
+        b"1  put     /k  a\\x5c\\x0a\\xff\n2  put     /k2  v\n3  delete  /k\n"
+        b"4  put     /l    v  \n5  put     /l\n",
     )
     out = shell.run("watch", "/k2", "--since=0", "--count=1", "--json")[1]
     more = {"previous_revision": 0, "time": 0.0}
@@ -674,6 +688,17 @@ def test_a_put_of_the_bench_that_is_carried_out_late_leaves_nothing(
     assert shell.run("list") == (0, b"")
 
 
+def test_the_bench_names_no_option_that_it_has_not(shell: Shell) -> None:
+    slow_down(shell.cluster)
+    for member in shell.cluster.members.values():
+        failure = UnknownInside("it was not in time")
+        shell.cluster.reactor.callLater(0.3, setattr, member, "failure", failure)
+    assert shell.run("bench", "--seconds", "0.2", "--timeout", "1")[0] == 7
+    assert "may be left" in shell.error
+    assert "nobody knows" in shell.error
+    assert "idempotency" not in shell.error
+
+
 def test_the_bench_ends_when_nobody_is_there(shell: Shell) -> None:
     for member in shell.cluster.members.values():
         member.stop()
@@ -706,6 +731,10 @@ def test_latencies_are_told_within_two_percent() -> None:
         (("put", "/k", "v", "--file", "f"), "the value stands behind the key"),
         (("put", "/k", "--file", "/no/file"), "cannot be read: No such file"),
         (("member", "add", "x", "http://h:1"), "'x' is not a whole number from 1 to 9"),
+        (("member", "add", "4", "nonsense"), "peer URL is http://HOST:PORT or"),
+        (("member", "add", "4", "h:1"), "peer URL is http://HOST:PORT or"),
+        (("member", "add", "4", "http://h"), "peer URL is http://HOST:PORT or"),
+        (("member", "add", "4", "http://u:pw@h:1"), "URL is http://HOST:PORT or"),
         (("member", "remove", "0"), "'0' is not a whole number from 1 to 9"),
         (("member", "promote", "1", "--wait", "nan"), "is not a number from 0 on"),
         (("get", "/k", "--timeout", "x"), "'x' is not a number; see"),
@@ -755,6 +784,19 @@ def test_nobody_knows(shell: Shell) -> None:
     assert shell.run("put", "/k", "v", "--idempotency-key", match[1])[0] == 0
 
 
+def test_what_nobody_knows_of_a_member_can_be_asked_again(shell: Shell) -> None:
+    for member in shell.cluster.members.values():
+        member.failure = UnknownInside("it was not in time")
+    words = ("member", "add", "4", "http://h:4")
+    assert shell.run(*words, "--timeout", "1") == (7, b"")
+    match = re.search(r"--idempotency-key ([0-9a-f]{32})\]", shell.error)
+    assert match is not None, shell.error
+    for member in shell.cluster.members.values():
+        member.failure = None
+    for _ in range(2):
+        assert shell.run(*words, "--idempotency-key", match[1])[0] == 0
+
+
 @pytest.mark.parametrize(
     ("status", "code"), [(401, 5), (403, 5), (400, 4), (409, 4), (302, 8), (507, 6)]
 )
@@ -775,11 +817,26 @@ def test_an_output_that_takes_nothing_is_one_line(shell: Shell) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     shell.run("put", "/k", "v")
-    assert shell.run("get", "/k", output=Full())[0] == 2
-    assert (
-        shell.error
-        == "kvdbctl: the output cannot be written: No space left on device\n"
-    )
+    for words in (
+        *(["get", "/k"], ["list"], ["status"], ["health"], ["put", "/k", "v"]),
+        *(["watch", "--since", "0"], ["member", "list"]),
+        *(["bench", "--seconds", "0.1"], ["leader", "transfer"], ["delete", "/k"]),
+    ):
+        if words[0] == "bench":
+            slow_down(shell.cluster)
+        assert shell.run(*words, output=Full())[0] == 9, words
+        assert (
+            shell.error
+            == "kvdbctl: the output cannot be written: No space left on device\n"
+        )
+
+
+def test_an_input_without_end_is_not_read_whole(shell: Shell) -> None:
+    assert shell.run("put", "/k", "--file", "/dev/zero") == (2, b"")
+    assert "/dev/zero has more than 8388608 bytes" in shell.error
+    assert shell.run("put", "/k", "-", input=bytes((8 << 20) + 1)) == (2, b"")
+    assert "the standard input has more than 8388608 bytes" in shell.error
+    assert shell.run("put", "/k", "-", input=bytes(1 << 20))[0] == 0
 
 
 def test_what_is_no_kvdb_has_no_keys_either(shell: Shell) -> None:
@@ -902,10 +959,17 @@ def test_version_and_help_are_answers(
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
-def test_shells_complete_it(shell: Shell, name: str) -> None:
-    status, out = shell.run("completion", name)
-    assert status == 0
-    assert b"_KVDBCTL_COMPLETE" in out
+def test_shells_complete_it(
+    shell: Shell,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KVDB_ENDPOINTS", "no endpoint")
+    monkeypatch.setenv("KVDB_CACERT", "/no/file")
+    streams = Streams(io.BytesIO(), io.BytesIO(), io.StringIO(), on_terminal=False)
+    assert read(("completion", name), streams) == 0, "it asks no cluster"
+    assert "_KVDBCTL_COMPLETE" in capsys.readouterr().out
 
 
 # Commands of other rooms.

@@ -167,7 +167,7 @@ def environment(cluster: LocalCluster) -> dict[str, str]:
 
 
 def kvdbctl(
-    cluster: LocalCluster, *arguments: str, input: bytes = b""
+    cluster: LocalCluster, *arguments: str | bytes, input: bytes = b""
 ) -> tuple[int, bytes, bytes]:
     """Exit status, output, complaints."""
     done = subprocess.run(
@@ -185,6 +185,8 @@ def test_the_command_writes_and_reads(cluster: LocalCluster) -> None:
     value = bytes(range(256))
     assert kvdbctl(cluster, "put", "/k", "-", input=value)[0] == 0
     assert kvdbctl(cluster, "get", "/k") == (0, value, b"")
+    assert kvdbctl(cluster, "put", b"/\xff", b"\xe9\xff\n")[0] == 0
+    assert kvdbctl(cluster, "get", b"/\xff") == (0, b"\xe9\xff\n", b"")
     status, out, complaint = kvdbctl(cluster, "get", "/nothing")
     assert (status, out) == (1, b"")
     assert complaint.startswith(b"kvdbctl: there is no such key (http://127.0.0.1:")
@@ -247,6 +249,50 @@ def test_a_reader_that_goes_is_no_trouble(cluster: LocalCluster) -> None:
     assert watching.wait(PATIENCE) == 141
     assert watching.stderr.read() == b""
     watching.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "complaint"),
+    [
+        ("get /full > /dev/full", 9, "the output cannot be written: No space left"),
+        ("--help > /dev/full", 9, "the output cannot be written: No space left"),
+        ("get /full >&-", 9, "the output cannot be written: Bad file descriptor"),
+        ("put /full - <&-", 2, "the standard input cannot be read: Bad file"),
+        ("get /full <&- > /dev/null", 0, ""),
+        ("get /nothing 2>&-", 1, ""),
+        ("member 2> /dev/full", 2, ""),
+    ],
+)
+def test_standard_streams_that_are_of_no_use(
+    cluster: LocalCluster, line: str, status: int, complaint: str
+) -> None:
+    kvdbctl(cluster, "put", "/full", "v")
+    done = subprocess.run(
+        ["bash", "-c", f"{KVDBCTL} {line}"],
+        env=environment(cluster),
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    said = done.stderr.decode()
+    assert (done.returncode, said.count("\n")) == (status, bool(complaint)), said
+    assert complaint in said
+
+
+@pytest.mark.parametrize("words", ["--help", "put /full v", "completion zsh"])
+def test_a_pipe_without_a_reader(cluster: LocalCluster, words: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as output:
+        done = subprocess.run(
+            [KVDBCTL, *words.split()],
+            env=environment(cluster),
+            stdout=output,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_a_shell_is_given_the_words(cluster: LocalCluster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from kvdb import kvdbctl
-from kvdb.client.command.main import Run
+from kvdb.client.command.main import Input, Run
 
 
 class Reactor:
@@ -51,7 +52,7 @@ def test_a_job_gives_the_exit_status() -> None:
     async def work() -> int:
         return 3
 
-    assert Run(Reactor()).run(work) == 3
+    assert Run(Reactor(), Input(io.BytesIO())).run(work) == 3
 
 
 def test_what_a_job_raises_is_raised() -> None:
@@ -59,7 +60,7 @@ def test_what_a_job_raises_is_raised() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        Run(Reactor()).run(work)
+        Run(Reactor(), Input(io.BytesIO())).run(work)
 
 
 def test_a_signal_before_a_job_begins_ends_it() -> None:
@@ -67,7 +68,7 @@ def test_a_signal_before_a_job_begins_ends_it() -> None:
         await Deferred()
         return 0
 
-    running = Run(Reactor())
+    running = Run(Reactor(), Input(io.BytesIO()))
     running._signal(signal.SIGTERM, None)
     assert running.run(work) == 143
 
@@ -86,8 +87,19 @@ def test_a_signal_ends_a_job_which_cleans_up(number: int, status: int) -> None:
             cleaned.append(True)
         return 0
 
-    assert Run(Reactor()).run(work) == status
+    assert Run(Reactor(), Input(io.BytesIO())).run(work) == status
     assert cleaned
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    async def work() -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return 3
+
+    assert Run(Reactor(), Input(io.BytesIO())).run(work) == 3
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_a_job_that_cancels_itself_was_interrupted() -> None:
@@ -97,17 +109,18 @@ def test_a_job_that_cancels_itself_was_interrupted() -> None:
         await waiting
         return 0
 
-    assert Run(Reactor()).run(work) == 130
+    assert Run(Reactor(), Input(io.BytesIO())).run(work) == 130
 
 
 def test_a_second_signal_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[int] = []
     monkeypatch.setattr("kvdb.client.command.main.os._exit", left.append)
-    running = Run(Reactor())
+    running = Run(Reactor(), Input(io.BytesIO()))
     running._signal(signal.SIGINT, None)
     assert left == []
     running._signal(signal.SIGINT, None)
-    assert left == [130]
+    running._signal(signal.SIGTERM, None)
+    assert left == [130, 143]
 
 
 INTERRUPTED_WHILE_LOADING = """
@@ -144,3 +157,24 @@ def test_ctrl_c_is_heard_once_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("kvdb.client.command.main.main", run)
     kvdbctl.main()
     assert found == [before]
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_ends_a_job_that_waits_for_its_input(number: int, status: int) -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            os.kill(os.getpid(), number)
+            return super().read(size)
+
+    given = Input(Slow())
+    went_on = []
+
+    async def work() -> int:
+        went_on.append(given.read())
+        return 0
+
+    assert Run(Reactor(), given).run(work) == status
+    assert went_on == []
+    assert not given.is_waited_for

@@ -271,6 +271,10 @@ async def _all(lines: Any) -> None:
     running = [Deferred.fromCoroutine(line) for line in lines]
     for _, result in await DeferredList(running, consumeErrors=True):
         if isinstance(result, Failure):
+            error = result.value
+            if isinstance(error, OutcomeUnknown):
+                # Its idempotency key is of one of many writes, and no option of bench.
+                raise OutcomeUnknown(str(error), endpoint=error.endpoint)
             result.raiseException()
 
 

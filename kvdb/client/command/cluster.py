@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
+from kvdb.client.addresses import endpoint_url
 from kvdb.client.command.options import Amount, Command, Count, Group
 from kvdb.client.command.session import (
     DONE,
@@ -60,16 +61,25 @@ def list_members() -> Job:
 @member.command("add")
 @click.argument("node", metavar="ID", type=ID)
 @click.argument("url")
-def add(node: int, url: str) -> Job:
+@click.option("--idempotency-key", help="Carry it out once, however often it is asked.")
+def add(node: int, url: str, idempotency_key: str | None) -> Job:
     """
     Add member ID, whose peer URL is URL, as a learner.
 
     The leader makes it a voter once it has caught up: "member promote" waits
     for that.
     """
+    try:
+        is_one = "://" in url and endpoint_url(url).rpartition(":")[2].isdigit()
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise click.UsageError(
+            "a member's peer URL is http://HOST:PORT or https://HOST:PORT"
+        )
 
     async def job(session: Session) -> None:
-        await session.client.add_member(node, url)
+        await session.client.add_member(node, url, idempotency_key=idempotency_key)
         if session.as_json:
             session.json({"id": node, "url": url})
         else:

@@ -5,14 +5,17 @@ C{get}, C{put}, C{delete}, C{list}, C{watch}.
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
-from typing import Any
+import os
+from typing import Any, Final
 
 import click
 
 from kvdb.client.command.options import Command, Count, key_argument
-from kvdb.client.command.session import Job, Session, escaped, text_field
+from kvdb.client.command.session import Job, Readable, Session, escaped, text_field
 from kvdb.client.model import Entry, Event, Put
+
+MAX_VALUE_BYTES: Final = 8 << 20
+"""The longest value that a member can be told to take (--max-value-bytes)."""
 
 
 @click.command("get", cls=Command)
@@ -68,14 +71,14 @@ def put(
         raise click.UsageError("the value stands behind the key, in --file, or is -")
     if (if_revision is not None) + if_absent + if_present > 1:
         raise click.UsageError("--if-... options exclude each other")
-    given = b"" if value is None else _argument_bytes(value)
+    given = b"" if value is None else os.fsencode(value)
     if path is not None:
         given = _file_bytes(path)
 
     async def job(session: Session) -> None:
         revision = await session.client.put(
             raw,
-            session.input.read() if value == "-" else given,
+            _whole(session.input, "the standard input") if value == "-" else given,
             if_revision=0 if if_absent else if_revision,
             if_present=if_present,
             idempotency_key=idempotency_key,
@@ -173,15 +176,30 @@ def watch(
     return job
 
 
-def _argument_bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
 def _file_bytes(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:
+            return _whole(file, path)
     except OSError as error:
         raise click.UsageError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _whole(file: Readable, name: str) -> bytes:
+    """
+    All that is in it.
+
+    @raise click.UsageError: that cannot be had, or is more than any member takes.
+    """
+    try:
+        data = file.read(MAX_VALUE_BYTES + 1)
+    except OSError as error:
+        raise click.UsageError(f"{name} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_VALUE_BYTES:
+        raise click.UsageError(
+            f"{name} has more than {MAX_VALUE_BYTES} bytes, the most that a value can"
+            " have at any member"
+        )
+    return data
 
 
 def _tell_revision(session: Session, revision: int) -> None:
@@ -221,8 +239,9 @@ def _event_json(event: Event, previous: bool) -> dict[str, Any]:
 
 def _event_line(event: Event) -> str:
     if isinstance(event, Put):
-        value = escaped(event.value)
-        line = f"{event.revision}  put     {escaped(event.key)}  {value}".rstrip()
+        line = f"{event.revision}  put     {escaped(event.key)}"
+        if event.value:
+            line += f"  {escaped(event.value)}"
     else:
         line = f"{event.revision}  delete  {escaped(event.key)}"
     before = event.previous_value

@@ -29,6 +29,7 @@ from kvdb.client.command.session import (
     NAME,
     NO,
     NOT_ALLOWED,
+    NOT_WRITTEN,
     PIPE_CLOSED,
     REFUSED,
     TERMINATED,
@@ -37,8 +38,10 @@ from kvdb.client.command.session import (
     UNKNOWN,
     USAGE,
     Job,
+    NotWritten,
+    Readable,
     Session,
-    printable,
+    say,
 )
 from kvdb.client.command.tree import tree
 
@@ -60,18 +63,14 @@ MakeClient = Callable[[dict[str, Any], Any], Client]
 class Streams:
     """Where a command reads and writes."""
 
-    input: BinaryIO
+    input: Readable
     output: BinaryIO
     errors: TextIO
     on_terminal: bool
 
     def complain(self, text: str) -> None:
         """One line."""
-        try:
-            self.errors.write(f"{NAME}: {printable(' '.join(text.split()))}\n")
-            self.errors.flush()
-        except OSError:
-            pass  # nobody reads it
+        say(self.errors, " ".join(text.split()))
 
 
 @frozen(slots=True)
@@ -85,18 +84,34 @@ class Asked:
 def read(arguments: Sequence[str], streams: Streams) -> Asked | int:
     """What is asked for; an exit status where nothing is left to do."""
     kept: dict[str, Any] = {}
+    output = sys.stdout
     try:
         result = tree.main(
             list(arguments), prog_name=NAME, standalone_mode=False, obj=kept
         )
     except click.exceptions.NoArgsIsHelpError as error:
-        streams.errors.write(error.format_message() + "\n")
+        try:
+            streams.errors.write(error.format_message() + "\n")
+            streams.errors.flush()
+        except OSError:
+            pass  # nobody reads it
         return USAGE
     except click.ClickException as error:
         streams.complain(_usage(error))
         return USAGE
     except click.Abort:
         return INTERRUPTED
+    except BrokenPipeError:
+        return PIPE_CLOSED
+    except OSError as error:  # of help, and the like
+        streams.complain(str(NotWritten(error)))
+        return NOT_WRITTEN
+    except SystemExit as error:
+        # A shell was answered; or Click's reader has gone, which it tells by no more
+        # than another stream in the place of that one.
+        if sys.stdout is not output:
+            return PIPE_CLOSED
+        return error.code if isinstance(error.code, int) else DONE
     if callable(result):
         return Asked(result, kept)
     return result if isinstance(result, int) else DONE
@@ -138,6 +153,9 @@ async def perform(
     except ValueError as error:
         streams.complain(str(error))
         return USAGE
+    except NotWritten as error:
+        streams.complain(str(error))
+        return NOT_WRITTEN
     except BrokenPipeError:
         return PIPE_CLOSED
     finally:
@@ -164,10 +182,31 @@ _HINTS: Final[dict[type[errors.ClientError], str]] = {
 
 
 @define(slots=True, eq=False)
+class Input:
+    """
+    The standard input, which is waited for.
+
+    @ivar is_waited_for: whether it is now, and nothing else can be done.
+    """
+
+    _file: BinaryIO
+    is_waited_for: bool = False
+
+    def read(self, size: int = -1) -> bytes:
+        """So many bytes, or all that come."""
+        self.is_waited_for = True
+        try:
+            return self._file.read(size)
+        finally:
+            self.is_waited_for = False
+
+
+@define(slots=True, eq=False)
 class Run:
     """A job in the process's reactor, which signals can end."""
 
     reactor: Any
+    _input: Input
     _doing: Deferred[int] | None = None
     _signalled: int = 0
     _results: list[Any] = field(factory=list)
@@ -179,12 +218,14 @@ class Run:
         @raise Exception: what C{work} has raised.
         """
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._signal)
+            # A shell has its jobs in the background ignore what its user interrupts.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._signal)
         self.reactor.callWhenRunning(self._begin, work)
         self.reactor.run(installSignalHandlers=False)
         [result] = self._results
         if self._signalled:
-            return INTERRUPTED if self._signalled == signal.SIGINT else TERMINATED
+            return _status_of(self._signalled)
         if isinstance(result, Failure):
             result.raiseException()
         return int(result)
@@ -203,8 +244,10 @@ class Run:
 
     def _signal(self, number: int, frame: Any) -> None:
         if self._signalled:
-            os._exit(INTERRUPTED)  # the second time, at once
+            os._exit(_status_of(number))  # the second time, at once
         self._signalled = number
+        if self._input.is_waited_for:
+            raise CancelledError  # out of its read, which would go on else
         self.reactor.callFromThread(self._cancel)
 
     def _cancel(self) -> None:
@@ -212,22 +255,39 @@ class Run:
             self._doing.cancel()
 
 
+def _status_of(number: int) -> int:
+    return INTERRUPTED if number == signal.SIGINT else TERMINATED
+
+
 def main() -> NoReturn:
     """C{kvdbctl}."""
-    streams = Streams(
-        sys.stdin.buffer, sys.stdout.buffer, sys.stderr, sys.stdout.isatty()
-    )
-    status = _main(sys.argv[1:], streams)
+    _open_what_is_closed()
+    given = Input(sys.stdin.buffer)
+    streams = Streams(given, sys.stdout.buffer, sys.stderr, sys.stdout.isatty())
+    status = _main(sys.argv[1:], streams, given)
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:  # which was told of when it was first met
         # Or the interpreter would complain of it when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = PIPE_CLOSED
+        if isinstance(error, BrokenPipeError):
+            status = PIPE_CLOSED
     sys.exit(status)
 
 
-def _main(arguments: Sequence[str], streams: Streams) -> int:
+def _open_what_is_closed() -> None:
+    """A standard stream that is closed is one that fails when it is used, and a socket
+    gets no number of theirs."""
+    for name, mode, flags in (
+        ("stdin", "r", os.O_WRONLY),
+        ("stdout", "w", os.O_RDONLY),
+        ("stderr", "w", os.O_WRONLY),
+    ):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.open(os.devnull, flags), mode))
+
+
+def _main(arguments: Sequence[str], streams: Streams, given: Input) -> int:
     try:
         asked = read(arguments, streams)
         if isinstance(asked, int):
@@ -238,9 +298,7 @@ def _main(arguments: Sequence[str], streams: Streams) -> int:
         def make(kept: dict[str, Any], reactor: Any) -> Client:
             return make_client(kept, reactor, os.environ.get)
 
-        return Run(reactor).run(lambda: perform(asked, reactor, streams, make))
-    except BrokenPipeError:
-        return PIPE_CLOSED
+        return Run(reactor, given).run(lambda: perform(asked, reactor, streams, make))
     except KeyboardInterrupt:
         return INTERRUPTED
 

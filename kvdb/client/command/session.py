@@ -16,9 +16,8 @@ import base64
 import json
 import unicodedata
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, BinaryIO, Final, TextIO
+from typing import Any, BinaryIO, Final, Protocol, TextIO
 
-import click
 from attrs import frozen
 from rich.console import Console
 
@@ -35,10 +34,35 @@ NOT_ALLOWED: Final = 5
 UNAVAILABLE: Final = 6
 UNKNOWN: Final = 7
 UNEXPECTED: Final = 8
+NOT_WRITTEN: Final = 9
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
 PIPE_CLOSED: Final = 141
 """Exit statuses; docs/kvdbctl.md says what each means."""
+
+
+class Readable(Protocol):
+    """What bytes come from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """So many of them, or all."""
+
+
+class NotWritten(Exception):
+    """The standard output takes no more; the text says why."""
+
+    def __init__(self, error: OSError) -> None:
+        why = error.strerror or str(error)
+        super().__init__(f"the output cannot be written: {why}")
+
+
+def say(errors: TextIO, text: str) -> None:
+    """A line on the standard error, if anybody reads that."""
+    try:
+        errors.write(f"{NAME}: {printable(text)}\n")
+        errors.flush()
+    except OSError:
+        pass  # and there is nowhere else to tell it
 
 
 @frozen(slots=True)
@@ -53,7 +77,7 @@ class Session:
 
     reactor: Any
     client: Client
-    input: BinaryIO
+    input: Readable
     output: BinaryIO
     errors: TextIO
     as_json: bool
@@ -65,15 +89,19 @@ class Session:
         return Console(file=self.errors, highlight=False)
 
     def write(self, data: bytes) -> None:
-        """Bytes, as they are."""
+        """
+        Bytes, as they are.
+
+        @raise BrokenPipeError: whoever read them has gone.
+        @raise NotWritten: they cannot be written.
+        """
         try:
             self.output.write(data)
             self.output.flush()
         except BrokenPipeError:
             raise  # who read them has gone, and knows
         except OSError as error:
-            why = error.strerror or str(error)
-            raise click.ClickException(f"the output cannot be written: {why}") from None
+            raise NotWritten(error) from None
 
     def line(self, text: str) -> None:
         """A line of an answer."""
@@ -91,8 +119,7 @@ class Session:
 
     def note(self, text: str) -> None:
         """A line that is no answer."""
-        self.errors.write(f"{NAME}: {printable(text)}\n")
-        self.errors.flush()
+        say(self.errors, text)
 
     def shown(self, data: bytes) -> bytes:
         """C{data} for one line: unchanged, but escaped on a terminal."""
