@@ -438,15 +438,6 @@ class Log:
         """
         return self._journal.sync()
 
-    def sync_now(self) -> None:
-        """
-        The same before returning.
-
-        @raise SyncFailed: it could not be; the log's life has ended.
-        """
-        self._journal.check()
-        self._journal.sync_now()
-
     def pending_sync_seconds(self) -> float:
         """For how long the running sync has been waited for; else 0."""
         return self._journal.pending_sync_seconds()

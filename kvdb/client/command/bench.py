@@ -131,7 +131,7 @@ class Written:
     help="Requests under way at once.",
 )
 @click.option(
-    "--value-bytes", type=Count(0, 1 << 20), default=100, help="Of each value."
+    "--value-bytes", type=Count(0, MAX_BYTES), default=100, help="Of each value."
 )
 @click.option("--keys", type=Count(1, MAX_KEYS), default=1000, help="To how many keys.")
 @click.option("--prefix", default="/bench/", help="Where it writes.")
