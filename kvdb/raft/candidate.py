@@ -1,5 +1,11 @@
 """
 What a candidate does with a message: count votes, or give way to a leader.
+
+Rule: a candidate leads only once its own vote is counted, which it is once it
+is durable (L{kvdb.raft.state}).  The votes of others may be a majority before
+that; to lead on them alone would be to act on a term that a loss of power takes
+back, and with it the vote: the member could be elected in that term again, and
+give an index another entry of the same term.
 """
 
 from __future__ import annotations
@@ -50,7 +56,7 @@ def _count(raft: Raft, message: Message) -> None:
     if result is VoteResult.WON:
         if raft.role is Role.PRE_CANDIDATE:
             start_campaign(raft, Campaign.ELECTION)
-        else:
+        elif raft.id in raft.tracker.votes:
             raft.become_leader()
             broadcast_append(raft)
     elif result is VoteResult.LOST:

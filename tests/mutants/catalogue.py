@@ -61,6 +61,13 @@ MUTANTS: Final = (
         seed=1,
     ),
     Mutant(
+        "a candidate leads before its own vote is durable",
+        "raft/candidate.py",
+        "        elif raft.id in raft.tracker.votes:\n",
+        "        else:\n",
+        tests="tests/raft/test_conformance.py",
+    ),
+    Mutant(
         "logs are compared by length alone",
         "raft/log.py",
         "        return last_term > own_term or (\n"
