@@ -152,6 +152,18 @@ class LogService(Service):
                 f"{settings.data_dir} holds the data of member {identity.node_id}, not"
                 f" of member {settings.node_id}: give another --id or --data-dir"
             )
+        self._count_start(self.log, identity)
+
+    def _count_start(self, opened: Log, identity: Identity) -> None:
+        """Record this start before any peer hears of it."""
+        start_id = int.from_bytes(self._host.entropy(8), "big")
+        try:
+            opened.set_identity(
+                evolve(identity, starts=identity.starts.begin(start_id))
+            )
+        except DiskFull as error:
+            # Peers then meet the start before this one, which they know.
+            log.warn("this start could not be recorded: {error}", error=error)
 
     def _acknowledge_early(self, unsynced: Unsynced) -> None:
         if not unsynced.boot_id:
@@ -262,7 +274,9 @@ class NodeService(Service):
         assert own is not None, "the log knows whose it is"
         member = replica.store.members.get(own.node_id)
         url = member.url if member is not None else self._settings.peer_url
-        identity = PeerIdentity(own.node_id, own.instance_id, own.cluster_id, url)
+        identity = PeerIdentity(
+            own.node_id, own.instance_id, own.cluster_id, url, own.starts
+        )
         # Elections and back-off need no secrecy, only that members differ.
         source = random.Random(int.from_bytes(self._host.entropy(16), "big"))
         reactor = self._host.reactor

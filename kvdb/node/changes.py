@@ -32,8 +32,9 @@ from kvdb.interfaces import (
     Unavailable,
     UnknownMember,
 )
+from kvdb.node.peer_starts import PeerStarts
 from kvdb.node.pump import Pump
-from kvdb.peer.handshake import NO_INSTANCE, Hello, Identity, Refusal, admit
+from kvdb.peer.handshake import Hello, Identity, Refusal, admit
 from kvdb.raft.confchange import as_v2, decode_conf_change, encode_conf_change
 from kvdb.raft.messages import (
     NO_NODE,
@@ -44,6 +45,7 @@ from kvdb.raft.messages import (
     Entry,
 )
 from kvdb.raft.progress import ProgressState
+from kvdb.storage.starts import NO_INSTANCE
 from kvdb.store.commands import Outcome, OutcomeStatus, RegisterInstance
 from kvdb.store.encoding import encode_member_change
 from kvdb.store.membership import url_problem
@@ -78,6 +80,7 @@ class Changes:
     store: Store
     network: Network
     removed: Callable[[], None]
+    peer_starts: PeerStarts
     pump: Pump = field(init=False)
     _seen_instances: dict[int, int] = field(factory=dict)
     _under_way: set[tuple[str, int]] = field(factory=set)
@@ -254,16 +257,20 @@ class Changes:
         for node, seen in self._seen_instances.items():
             if instances.get(node) == NO_INSTANCE:
                 instances[node] = seen
-        refusal = admit(hello, self.identity, instances, self.store.removed)
+        refusal = admit(
+            hello, self.identity, instances, self.store.removed, self.peer_starts.known
+        )
         peer = hello.identity
         if refusal is None and peer.node_id in self.store.members:
             self._seen_instances.setdefault(peer.node_id, peer.instance_id)
+            self.peer_starts.met(peer, self.store.members)
         return refusal
 
     # As time goes by.
 
     def ticked(self) -> None:
         """See L{Watcher<kvdb.node.pump.Watcher>}, as for the two below."""
+        self.peer_starts.ticked()
         now = self.pump.clock.seconds()
         waiting, self._awaiting_leader = self._awaiting_leader, []
         for deadline, to, changed in waiting:

@@ -35,6 +35,7 @@ from kvdb.node.failover import Failover
 from kvdb.node.handover import HandOver
 from kvdb.node.leaderless import Leaderless
 from kvdb.node.outbox import Outbox
+from kvdb.node.peer_starts import PeerStarts
 from kvdb.node.pump import Pump
 from kvdb.node.replica import Replica
 from kvdb.node.reports import Reports
@@ -103,7 +104,10 @@ class Node:
         """Give the node its connections; they in turn call it."""
         self.network = network
         store = self.replica.store
-        self.changes = Changes(self.identity, store, self.network, self._removed)
+        peer_starts = PeerStarts(self.replica.log, self._fail)
+        self.changes = Changes(
+            self.identity, store, self.network, self._removed, peer_starts
+        )
         self.snapshots = Snapshots(store, self.network, self.changes.installed)
         self.pump = Pump(
             clock=self.clock,
@@ -163,6 +167,9 @@ class Node:
         self.watches.stop()
         self.failover.stop()
         self.pump.halt("the node is stopping")
+
+    def _fail(self, failure: Failure) -> None:
+        self.pump.fail(failure)
 
     def _removed(self) -> None:
         assert self.replica.log.identity is not None, "a log without identity"
@@ -301,7 +308,8 @@ class Node:
         """A member would not have this node."""
         if refusal.code is RefusalCode.REMOVED_MEMBER:
             self.changes.told_removed()
-        elif refusal.code is RefusalCode.WRONG_INSTANCE:
+        elif refusal.code in (RefusalCode.WRONG_INSTANCE, RefusalCode.ROLLED_BACK):
+            self.pump.halt("this member's data directory is not the one it had")
             self.stop(refusal.text, 1)
 
     def cluster_learned(self, cluster_id: int) -> None:

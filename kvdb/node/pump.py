@@ -49,6 +49,7 @@ from kvdb.node.settings import NodeSettings
 from kvdb.node.writer import LogWriter
 from kvdb.raft.config import PeerNotFound, ProposalDropped
 from kvdb.raft.core import Config
+from kvdb.raft.log import CommittedConflict
 from kvdb.raft.messages import (
     APPEND_THREAD,
     APPLY_THREAD,
@@ -88,6 +89,15 @@ log = Logger(namespace="kvdb.node")
 
 MAX_READYS_PER_TURN: Final = 16
 """Passes through the core before the reactor has its turn again."""
+
+COMMITTED_LOST: Final = (
+    "A committed entry that is not in the leader's log means that a majority of the"
+    " members has lost what was durable: a data directory was put back to an older"
+    " copy, or a disk lost what it had confirmed.  Keep {log} and the store beside it"
+    " as they are, stop the other members, and see docs/procedures.md, 'Members"
+    " contradict each other'"
+)
+"""What to do after L{CommittedConflict}."""
 
 NO_LEADER: Final = "no leader is known: fewer than half of the members can be reached"
 
@@ -221,9 +231,14 @@ class Pump:
         """Something is broken for good: the node stops."""
         if not self.running:
             return
-        log.failure("the node stops: {error}", failure, error=failure.value)
+        why = str(failure.value)
+        if failure.check(CommittedConflict):
+            why = f"{why}.  {COMMITTED_LOST.format(log=self.replica.log.directory)}"
+            log.critical("the node stops: {why}", why=why)
+        else:
+            log.failure("the node stops: {error}", failure, error=failure.value)
         self.halt("the node has failed and stops")
-        self.stop(str(failure.value), 1)
+        self.stop(why, 1)
 
     def wake(self) -> None:
         """Something came in: have a pass made at the end of this turn."""

@@ -15,7 +15,12 @@ HELLO (big-endian)::
     44  1  purpose: 1 messages, 2 a snapshot
     45  2  length of the URL
     47  n  sender's peer URL, ASCII
+        8  number of starts of the sender's data directory, with this one
+        1  number of ids that follow
+       8m  the ids of its newest starts, newest last
            (what follows is ignored: room for later versions)
+
+The starts are there where the highest version is 3 or later.
 
 Body of REFUSE: code (2 bytes), length of the text (2 bytes), text in UTF-8.
 
@@ -26,6 +31,8 @@ Rules:
 * Cluster ids are compared first: node ids mean nothing between clusters.
 * A refusal names its remedy.  It is a fact about the configuration; a network
   that fails is never a refusal.
+* A data directory that does not remember the newest start that was met of it is an
+  older copy of itself, and is refused (L{kvdb.storage.starts}).
 
 Nothing here does I/O.  Which members exist and which were removed, the node
 knows; it is asked through L{PeerPolicy} and may answer with L{admit}.
@@ -43,21 +50,28 @@ from attrs import frozen
 from kvdb.peer.addresses import MAX_URL_BYTES, parse_peer_url
 from kvdb.peer.framing import ProtocolError
 from kvdb.raft.messages import APPLY_THREAD, NO_NODE
+from kvdb.storage.starts import (
+    NO_INSTANCE,
+    PeerStart,
+    Starts,
+    decode_starts,
+    encode_starts,
+)
 
 MAGIC: Final = b"kvdbpeer"
 
 MIN_VERSION: Final = 1
-MAX_VERSION: Final = 2
+MAX_VERSION: Final = 3
 """The protocol versions that this release speaks."""
+
+STARTS_VERSION: Final = 3
+"""The first in which a HELLO tells the starts of its sender's data directory."""
 
 REPORT_VERSION: Final = 2
 """The first in which members report of themselves."""
 
 NO_CLUSTER: Final = 0
 """The cluster id of a joining node that has not learned its cluster's."""
-
-NO_INSTANCE: Final = 0
-"""The instance id of a member whose data directory is not recorded yet."""
 
 MAX_REFUSAL_BYTES: Final = 1024
 """The longest text of a refusal; the rest is cut off."""
@@ -99,6 +113,7 @@ class RefusalCode(enum.IntEnum):
     WRONG_TARGET = 5
     UNSUPPORTED_VERSION = 6
     WRONG_CERTIFICATE = 7
+    ROLLED_BACK = 8
 
 
 @frozen(slots=True)
@@ -120,12 +135,15 @@ class Identity:
 
     @ivar cluster_id: L{NO_CLUSTER} while it is joining.
     @ivar url: where its peers reach it.
+    @ivar starts: those of its data directory; none from a release that does not
+        tell them.
     """
 
     node_id: int
     instance_id: int
     cluster_id: int
     url: str
+    starts: Starts = Starts()
 
 
 @frozen(slots=True)
@@ -168,7 +186,8 @@ def encode_hello(hello: Hello) -> bytes:
         hello.purpose,
         len(url),
     )
-    return fixed + url
+    starts = encode_starts(identity.starts)
+    return fixed + url + (starts if hello.max_version >= STARTS_VERSION else b"")
 
 
 def decode_hello(body: bytes) -> Hello:
@@ -194,7 +213,13 @@ def decode_hello(body: bytes) -> Hello:
         raise ProtocolError(f"a HELLO with a bad URL: {error}") from None
     if len(encoded) < length:
         raise ProtocolError("a HELLO with a cut URL")
-    identity = Identity(node, instance, cluster, url)
+    starts = Starts()
+    if high >= STARTS_VERSION:
+        try:
+            starts = decode_starts(body[_HELLO.size + length :])
+        except (struct.error, ValueError) as error:
+            raise ProtocolError(f"a HELLO with bad starts: {error}") from None
+    identity = Identity(node, instance, cluster, url, starts)
     return Hello(identity, target, Purpose(purpose), low, high)
 
 
@@ -241,6 +266,7 @@ def admit(
     local: Identity,
     instances: Mapping[int, int],
     removed: Collection[int],
+    starts: Mapping[int, PeerStart],
 ) -> Refusal | None:
     """
     The rules by which a node with a known membership lets peers in.
@@ -252,6 +278,7 @@ def admit(
     @param instances: the members' instance ids by node id, L{NO_INSTANCE}
         where none is recorded yet.
     @param removed: the node ids that were members once.
+    @param starts: the newest starts that this node met, by node id.
     """
     peer = hello.identity
     joining = NO_CLUSTER in (peer.cluster_id, local.cluster_id)
@@ -265,6 +292,14 @@ def admit(
         return _unknown_member(peer) if peer.cluster_id == NO_CLUSTER else None
     if instances[peer.node_id] not in (NO_INSTANCE, peer.instance_id):
         return _wrong_instance(peer)
+    met = starts.get(peer.node_id)
+    if (
+        met is not None
+        and met.instance_id == peer.instance_id
+        and peer.starts.count
+        and not peer.starts.remembers(met.start)
+    ):
+        return _rolled_back(peer, local, met)
     return None
 
 
@@ -314,4 +349,17 @@ def _wrong_instance(peer: Identity) -> Refusal:
         f" remove it (DELETE /{peer.node_id}), add it under a new id (POST"
         f" /ID with the body {peer.url}) and start it with that --id, --join"
         " and an empty --data-dir",
+    )
+
+
+def _rolled_back(peer: Identity, local: Identity, met: PeerStart) -> Refusal:
+    return Refusal(
+        RefusalCode.ROLLED_BACK,
+        f"the data directory of member {peer.node_id} is an older copy of itself:"
+        f" member {local.node_id} has met start {met.start.number} of it, which it"
+        " does not remember.  It has forgotten what it acknowledged since, votes and"
+        " writes, and may not take part: start it with the directory it had, or"
+        f" remove it (DELETE /{peer.node_id}), add it under a new id (POST"
+        f" /ID with the body {peer.url}) and start it with that --id, --join and"
+        " an empty --data-dir",
     )

@@ -3,6 +3,10 @@ What a follower does with a message, and a candidate with a leader's.
 
 A follower takes the leader's entries, heartbeats and snapshots, and passes on
 what only the leader can do.
+
+Rule: a leader holds all that is committed.  One that has another entry in the place of
+a committed one is not answered by that place's number: L{CommittedConflict
+<kvdb.raft.log.CommittedConflict>} is raised, and the member must stop.
 """
 
 from __future__ import annotations
@@ -94,7 +98,12 @@ def handle_append(raft: Raft, message: Message) -> None:
     log = raft.log
     to = message.from_
     if message.index < log.committed:
-        # An old message: all it could bring is committed here.
+        # An old message: what it could bring is committed here, if it is the same.
+        log.check_committed(message.index, message.log_term)
+        repeated = message.entries[: log.committed - message.index]
+        for entry in repeated:
+            log.check_committed(entry.index, entry.term)
+        log.check_held(repeated)
         raft.send(Message(MessageType.APP_RESP, to=to, index=log.committed))
         return
     last = log.maybe_append(
@@ -103,6 +112,7 @@ def handle_append(raft: Raft, message: Message) -> None:
     if last is not None:
         raft.send(Message(MessageType.APP_RESP, to=to, index=last))
         return
+    log.check_committed(message.index, message.log_term)
     raft.logger.debug(
         f"{raft.id:x} [logterm: {log.term_or_zero(message.index)}, index:"
         f" {message.index}] rejected MsgApp [logterm: {message.log_term}, index:"
@@ -136,6 +146,7 @@ def handle_heartbeat(raft: Raft, message: Message) -> None:
 def handle_snapshot(raft: Raft, message: Message) -> None:
     """Take a snapshot's state in place of the log, where it is ahead of it."""
     snapshot = message.snapshot or Snapshot()
+    raft.log.check_committed(snapshot.index, snapshot.term)
     restored = restore(raft, snapshot)
     word = "restored" if restored else "ignored"
     raft.logger.info(

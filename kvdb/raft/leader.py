@@ -170,6 +170,13 @@ def _append_response(raft: Raft, message: Message, progress: Progress) -> None:
     progress.recent_active = True
     if message.reject:
         _append_rejected(raft, message, progress)
+    elif message.index > raft.log.last_index():
+        # By a number that a member has and the leader has not, no logs agree.
+        raft.logger.error(
+            f"{raft.id:x} ignored MsgAppResp from {message.from_:x} for index"
+            f" {message.index}, which is beyond its own log [lastindex:"
+            f" {raft.log.last_index()}]"
+        )
     elif progress.maybe_update(message.index) or (
         # A probe that brought nothing new still tells where the logs agree.
         progress.match == message.index and progress.state is ProgressState.PROBE

@@ -10,7 +10,8 @@ C{committed}: a quorum holds it.  C{applying}: handed out to be applied.
 C{applied}: known to be applied.
 
 Rules: the marks never move back; an entry at or below C{committed} is never
-replaced; how much is handed out and not yet applied is bounded in bytes.
+replaced, and a leader that has another one there is not followed; how much is handed
+out and not yet applied is bounded in bytes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ from kvdb.raft.logger import RaftLogger
 from kvdb.raft.messages import NO_LIMIT, Entry, Snapshot
 from kvdb.raft.storage import Compacted, LogReader, Unavailable
 from kvdb.raft.unstable import Unstable
+
+
+class CommittedConflict(Exception):
+    """
+    A leader's log contradicts this one where both cannot be right: a majority of the
+    members has lost what was durable, or this member has.
+    """
 
 
 def entries_size(entries: Sequence[Entry]) -> int:
@@ -203,6 +211,9 @@ class Log:
             return None
         last_new = prev_index + len(entries)
         conflict = self.find_conflict(entries)
+        held = (conflict or last_new + 1) - (prev_index + 1)
+        if held:
+            self.check_held(entries[:held])
         if conflict:
             assert conflict > self.committed, (
                 f"entry {conflict} conflict with committed entry"
@@ -230,6 +241,50 @@ class Log:
                 return entry.index
         return 0
 
+    def check_committed(self, index: int, term: int) -> None:
+        """
+        Hold an entry of a leader's log against what is committed here (paper,
+        section 5.4, leader completeness).  Where entries are compacted, terms that
+        never fall along a log tell what they can.
+
+        @raise CommittedConflict: both logs cannot be right.
+        """
+        if index > self.committed:
+            # Terms never fall along the leader's log either.
+            held = self.committed
+            fits = term >= self.term(held)
+        elif index + 1 >= self.first_index():
+            held = index
+            fits = term == self.term(held)
+        else:
+            held = self.first_index() - 1
+            fits = term <= self.term(held)
+        if not fits:
+            raise CommittedConflict(
+                f"the leader's log has an entry of term {term} at index {index}; here"
+                f" index {held} is committed, and of term {self.term(held)}"
+            )
+
+    def check_held(self, entries: Sequence[Entry]) -> None:
+        """
+        Hold C{entries} of a leader against those here, of the same places and terms:
+        they are the same (paper, section 5.3, log matching), unless two led one term.
+
+        @raise CommittedConflict: one is not.
+        """
+        first = self.first_index()
+        entries = [entry for entry in entries if entry.index >= first]
+        if not entries:
+            return
+        held = self.slice(entries[0].index, entries[-1].index + 1, NO_LIMIT)
+        for entry, own in zip(entries, held, strict=True):
+            if (entry.type, entry.data) != (own.type, own.data):
+                raise CommittedConflict(
+                    f"the leader's log has another entry of term {entry.term} at index"
+                    f" {entry.index} than the one of that term here: two members have"
+                    " led that term"
+                )
+
     def find_conflict_by_term(self, index: int, term: int) -> tuple[int, int]:
         """
         The highest place at or below C{index} whose term is at most C{term},
@@ -250,10 +305,11 @@ class Log:
         """All up to C{index} is committed, if that is news."""
         if index > self.committed:
             last = self.last_index()
-            assert index <= last, (
-                f"tocommit({index}) is out of range [lastIndex({last})]. Was the"
-                " raft log corrupted, truncated, or lost?"
-            )
+            if index > last:
+                raise CommittedConflict(
+                    f"tocommit({index}) is out of range [lastIndex({last})]. Was the"
+                    " raft log corrupted, truncated, or lost?"
+                )
             self.committed = index
 
     def maybe_commit(self, index: int, term: int) -> bool:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from attrs import define, field, frozen
@@ -53,6 +53,14 @@ from kvdb.storage.segment import (
     from_place,
     to_place,
 )
+from kvdb.storage.starts import (
+    PeerStart,
+    Starts,
+    decode_peer_starts,
+    decode_starts,
+    encode_peer_starts,
+    encode_starts,
+)
 
 SEGMENT_BYTES: Final = 16 << 20
 """The size of a segment, but for one that holds a longer batch."""
@@ -63,7 +71,9 @@ RECENT_BYTES: Final = 4 << 20
 READ_BYTES: Final = 256 << 10
 """How much is read back at once."""
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""In 2, a member's starts are recorded, and those it met of its peers; a log of
+format 1 is read, and goes on as one of format 2."""
 
 _IDENTITY = struct.Struct(">QQQHB")
 _VERSION_FIELD: Final = 3
@@ -86,6 +96,7 @@ class Identity:
     @ivar instance_id: random, made with the directory.
     @ivar removed: the node was told that it is no member any more.
     @ivar diverged: its data was found to differ from the other members'.
+    @ivar starts: those of this directory, see L{kvdb.storage.starts}.
     """
 
     cluster_id: int
@@ -93,6 +104,7 @@ class Identity:
     instance_id: int
     removed: bool = False
     diverged: bool = False
+    starts: Starts = Starts()
 
 
 @define(slots=True, eq=False)
@@ -101,6 +113,7 @@ class Log:
     See the head of this module.
 
     @ivar identity: None in a directory that was just made.
+    @ivar peer_starts: the newest starts that were met of other members, by id.
     """
 
     directory: str
@@ -109,6 +122,7 @@ class Log:
     _recent_bytes: int = RECENT_BYTES
     identity: Identity | None = None
     hard_state: HardState = field(factory=HardState)
+    peer_starts: Mapping[int, PeerStart] = field(factory=dict)
     _mark_index: int = 0
     _mark_term: int = 0
     _terms: array[int] = field(factory=lambda: array("Q"))
@@ -150,7 +164,7 @@ class Log:
     def _replay(self, segment: Segment, record: Record) -> None:
         try:
             self._take_record(segment, record)
-        except struct.error as error:
+        except (struct.error, ValueError) as error:
             raise CorruptLog(
                 segment.file.path, record.offset, "a record of another length"
             ) from error
@@ -176,10 +190,9 @@ class Log:
                     f"{self.directory} has format {version}, this release of kvdb"
                     f" reads {FORMAT_VERSION}: start a later release"
                 )
-            cluster, node, instance, _, end = _IDENTITY.unpack(body)
-            self.identity = Identity(
-                cluster, node, instance, bool(end & _REMOVED), bool(end & _DIVERGED)
-            )
+            self.identity = _decode_identity(body, version)
+        elif kind == RecordType.PEER_STARTS:
+            self.peer_starts = decode_peer_starts(body)
         else:
             raise CorruptLog(segment.file.path, record.offset, "unknown record")
 
@@ -364,6 +377,8 @@ class Log:
         records = [encode_record(RecordType.MARK, mark), _encode_hard_state(hard_state)]
         if self.identity is not None:
             records.append(_encode_identity(self.identity))
+        if self.peer_starts:
+            records.append(_encode_peer_starts(self.peer_starts))
         return records
 
     def set_identity(self, identity: Identity) -> None:
@@ -371,6 +386,18 @@ class Log:
         self._journal.write([_encode_identity(identity)], urgent=True)
         self._journal.sync_now()
         self.identity = identity
+
+    def note_peer_starts(self, peer_starts: Mapping[int, PeerStart]) -> Deferred[None]:
+        """
+        Record the newest starts that were met of other members; fires once they
+        are durable, see L{sync}.
+
+        @raise DiskFull: there is no space; nothing was changed.
+        @raise LogClosed: the log takes nothing any more.
+        """
+        self._journal.write([_encode_peer_starts(peer_starts)], urgent=True)
+        self.peer_starts = dict(peer_starts)
+        return self.sync()
 
     def reset(self, index: int, term: int, hard_state: HardState) -> None:
         """
@@ -452,6 +479,16 @@ def _encode_hard_state(state: HardState) -> bytes:
     return encode_record(RecordType.HARD_STATE, body)
 
 
+def _decode_identity(body: bytes, version: int) -> Identity:
+    fixed, rest = body[: _IDENTITY.size], body[_IDENTITY.size :]
+    cluster, node, instance, _, end = _IDENTITY.unpack(fixed)
+    starts = Starts() if version == 1 else decode_starts(rest)
+    if rest != (b"" if version == 1 else encode_starts(starts)):
+        raise struct.error(f"an identity of {len(body)} bytes")
+    removed, diverged = bool(end & _REMOVED), bool(end & _DIVERGED)
+    return Identity(cluster, node, instance, removed, diverged, starts)
+
+
 def _encode_identity(identity: Identity) -> bytes:
     body = _IDENTITY.pack(
         identity.cluster_id,
@@ -460,4 +497,9 @@ def _encode_identity(identity: Identity) -> bytes:
         FORMAT_VERSION,
         _REMOVED * identity.removed | _DIVERGED * identity.diverged,
     )
+    body += encode_starts(identity.starts)
     return encode_record(RecordType.IDENTITY, body)
+
+
+def _encode_peer_starts(peer_starts: Mapping[int, PeerStart]) -> bytes:
+    return encode_record(RecordType.PEER_STARTS, encode_peer_starts(peer_starts))

@@ -50,6 +50,7 @@ class RecordType(enum.IntEnum):
     HARD_STATE = 4
     MARK = 5
     SEGMENT = 6
+    PEER_STARTS = 7
 
 
 class BadRecord(Exception):

@@ -68,6 +68,36 @@ MUTANTS: Final = (
         tests="tests/raft/test_conformance.py",
     ),
     Mutant(
+        "what is committed is held against a leader's log by number alone",
+        "raft/follower.py",
+        "        for entry in repeated:\n"
+        "            log.check_committed(entry.index, entry.term)\n"
+        "        log.check_held(repeated)\n",
+        "",
+        tests="tests/raft/test_committed.py",
+    ),
+    Mutant(
+        "a leader believes an index beyond its log",
+        "raft/leader.py",
+        "    elif message.index > raft.log.last_index():\n",
+        "    elif message.index > raft.log.last_index() + 9:\n",
+        tests="tests/raft/test_committed.py",
+    ),
+    Mutant(
+        "a start is known by its number alone",
+        "storage/starts.py",
+        "        return back >= len(self.ids) or self.ids[-1 - back] == start.id\n",
+        "        return True\n",
+        tests="tests/storage/test_starts.py",
+    ),
+    Mutant(
+        "the starts of peers are not made durable",
+        "node/peer_starts.py",
+        "        self.known[peer.node_id] = start\n        self._write()\n",
+        "        self.known[peer.node_id] = start\n",
+        tests="tests/node/test_peer_starts.py",
+    ),
+    Mutant(
         "logs are compared by length alone",
         "raft/log.py",
         "        return last_term > own_term or (\n"

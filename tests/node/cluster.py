@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -46,6 +47,7 @@ class Wire:
         self.cluster = cluster
         self.node_id = node_id
         self.urls: dict[int, str] = {}
+        self.open: dict[int, tuple[Identity, Identity, int]] = {}
 
     def _reaches(self, to: int) -> Machine | None:
         """The other's machine, if both would talk to each other now."""
@@ -56,6 +58,10 @@ class Wire:
             return None
         if machine.node is None or self.node_id not in self.cluster.machines:
             return None
+        ends = (own.node.identity, machine.node.identity, self.cluster.memberships)
+        known = self.open.get(to)
+        if known and all(a is b for a, b in zip(known, ends, strict=True)):
+            return machine  # they have greeted each other
         hello = Hello(own.node.identity, to, Purpose.MESSAGES)
         refusal = machine.node.judge(hello)
         if refusal is not None:
@@ -66,6 +72,7 @@ class Wire:
         if own.node is None or own.node.judge(answer) is not None:
             return None
         machine.learn(own.node.identity)
+        self.open[to] = ends
         return machine
 
     def send(self, to: int, messages: Sequence[Message]) -> None:
@@ -85,6 +92,7 @@ class Wire:
     def set_members(self, urls: dict[int, str]) -> None:
         """See there."""
         self.urls = urls
+        self.cluster.memberships += 1
 
     def connected(self) -> Collection[int]:
         """See there."""
@@ -148,8 +156,10 @@ class Machine:
             log.set_identity(durable_log.Identity(cluster_id, self.node_id, instance))
         if members and store.applied_index == 0:
             store.bootstrap(CLUSTER_ID, [Member(n, url(n)) for n in members])
-        identity = log.identity
-        assert identity is not None
+        assert log.identity is not None
+        starts = log.identity.starts.begin(cluster.random.getrandbits(63))
+        identity = evolve(log.identity, starts=starts)
+        log.set_identity(identity)
         self.log = log
         self.node = Node(
             cluster.clock,
@@ -159,6 +169,7 @@ class Machine:
                 identity.instance_id,
                 identity.cluster_id,
                 url(self.node_id),
+                starts,
             ),
             open_replica(log, store),
             cluster.settings,
@@ -203,6 +214,7 @@ class Cluster:
     @ivar cut: pairs (from, to) between which nothing gets through.
     @ivar refusals: who was refused, and why.
     @ivar snapshots: how many were received.
+    @ivar memberships: how often any member's was told to its connections.
     """
 
     def __init__(self, size: int, seed: int = 0, **settings: object) -> None:
@@ -212,6 +224,7 @@ class Cluster:
         self.cut: set[tuple[int, int]] = set()
         self.refusals: list[tuple[int, Refusal]] = []
         self.snapshots = 0
+        self.memberships = 0
         self.machines: dict[int, Machine] = {}
         self.first = range(1, size + 1)
         for node_id in self.first:

@@ -63,7 +63,11 @@ def make_member(
     filesystem = real_filesystem()
     log = Log.open(filesystem, f"{directory}/log", Clock(), SEGMENT_BYTES)
     store = Store.open(RocksEngines(filesystem, f"{directory}/store"))
-    log.set_identity(Identity(CLUSTER_ID, node_id, 1000 + node_id, **(flags or {})))
+    told = {"removed": False, "diverged": False, **(flags or {})}
+    identity = Identity(
+        CLUSTER_ID, node_id, 1000 + node_id, told["removed"], told["diverged"]
+    )
+    log.set_identity(identity)
     store.bootstrap(CLUSTER_ID, MEMBERS)
     open_replica(log, store)
     entries = [entry(2 + place, one) for place, one in enumerate(commands)] + [*more]

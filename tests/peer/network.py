@@ -349,7 +349,7 @@ class Member:
     # What the peers' connections call back.
 
     def judge(self, hello: Hello) -> Refusal | None:
-        return admit(hello, self.identity, self.instances, self.removed)
+        return admit(hello, self.identity, self.instances, self.removed, {})
 
     def messages_received(self, sender: int, messages: Sequence[Message]) -> None:
         self.received += [(sender, message) for message in messages]

@@ -13,7 +13,6 @@ from kvdb.peer.handshake import (
     MAGIC,
     MAX_REFUSAL_BYTES,
     NO_CLUSTER,
-    NO_INSTANCE,
     NOT_A_PEER_RESPONSE,
     Hello,
     Identity,
@@ -29,6 +28,7 @@ from kvdb.peer.handshake import (
     version_refusal,
 )
 from kvdb.raft.messages import APPEND_THREAD, APPLY_THREAD
+from kvdb.storage.starts import NO_INSTANCE, PeerStart, Start, Starts
 
 LOCAL = Identity(1, 101, 7, "http://h1:1")
 PEER = Identity(2, 102, 7, "http://h2:1")
@@ -62,8 +62,8 @@ class Hellos(SynchronousTestCase):
 
     def test_it_begins_with_magic_and_versions_as_documented(self) -> None:
         body = encode_hello(HELLO)
-        self.assertEqual(body[:12], b"kvdbpeer\0\x01\0\x02")
-        self.assertEqual(body[47:], b"http://h2:1")
+        self.assertEqual(body[:12], b"kvdbpeer\0\x01\0\x03")
+        self.assertEqual(body[47:], b"http://h2:1" + bytes(9))
 
     def test_what_a_later_version_adds_is_ignored(self) -> None:
         self.assertEqual(decode_hello(encode_hello(HELLO) + b"more"), HELLO)
@@ -167,9 +167,10 @@ class Admission(SynchronousTestCase):
         local: Identity = LOCAL,
         instances: dict[int, int] | None = None,
         removed: frozenset[int] = frozenset(),
+        starts: dict[int, PeerStart] | None = None,
     ) -> Refusal | None:
         known = {1: 101, 2: 102} if instances is None else instances
-        return admit(hello, local, known, removed)
+        return admit(hello, local, known, removed, starts or {})
 
     def assert_refused(
         self, refusal: Refusal | None, code: RefusalCode, *parts: str
@@ -181,6 +182,50 @@ class Admission(SynchronousTestCase):
 
     def test_a_member_is_let_in(self) -> None:
         self.assertIsNone(self.judge())
+
+    def with_starts(self, *ids: int) -> Hello:
+        starts = Starts(len(ids), ids)
+        return evolve(HELLO, identity=evolve(PEER, starts=starts))
+
+    def test_a_directory_that_remembers_the_start_that_was_met_is_let_in(self) -> None:
+        met = {2: PeerStart(102, Start(2, 22))}
+        for hello in (self.with_starts(21, 22), self.with_starts(21, 22, 23)):
+            self.assertIsNone(self.judge(hello, starts=met))
+
+    def test_an_older_copy_of_a_directory_is_refused(self) -> None:
+        met = {2: PeerStart(102, Start(2, 22))}
+        for ids in ((21,), (21, 99), (21, 98, 99)):
+            self.assert_refused(
+                self.judge(self.with_starts(*ids), starts=met),
+                RefusalCode.ROLLED_BACK,
+                "an older copy of itself",
+                "has met start 2",
+                "DELETE /2",
+                "http://h2:1",
+            )
+
+    def test_starts_of_another_directory_or_member_say_nothing(self) -> None:
+        hello = self.with_starts(21)
+        self.assertIsNone(self.judge(hello, starts={2: PeerStart(7, Start(9, 9))}))
+        self.assertIsNone(self.judge(hello, starts={3: PeerStart(102, Start(9, 9))}))
+
+    def test_a_release_that_tells_no_starts_is_let_in(self) -> None:
+        met = {2: PeerStart(102, Start(2, 22))}
+        self.assertIsNone(self.judge(HELLO, starts=met))
+
+    def test_starts_are_told_from_version_3_on(self) -> None:
+        hello = self.with_starts(21, 22)
+        self.assertEqual(decode_hello(encode_hello(hello)), hello)
+        older = evolve(hello, max_version=2)
+        body = encode_hello(older)
+        self.assertEqual(decode_hello(body), evolve(older, identity=PEER))
+        self.assertEqual(decode_hello(body + b"more").identity, PEER)
+
+    def test_bad_starts_are_no_hello(self) -> None:
+        body = encode_hello(HELLO)
+        for end in (b"", bytes(7) + b"\1\2", bytes(8) + b"\1" + bytes(8)):
+            with self.assertRaisesRegex(ProtocolError, "bad starts"):
+                decode_hello(body[:-9] + end)
 
     def test_a_member_whose_instance_is_not_recorded_yet_is_let_in(self) -> None:
         self.assertIsNone(self.judge(instances={2: NO_INSTANCE}))

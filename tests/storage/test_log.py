@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 from twisted.internet.defer import Deferred, fail
@@ -13,8 +14,9 @@ from kvdb.storage import log as log_module
 from kvdb.storage.filesystem import DirectoryInUse, DiskFull, SyncFailed
 from kvdb.storage.journal import RESERVE_BYTES, LogClosed
 from kvdb.storage.log import Identity, UnknownFormat
-from kvdb.storage.records import encode_entry, encode_record
+from kvdb.storage.records import RecordType, encode_entry, encode_record
 from kvdb.storage.segment import BATCH_BYTES, CorruptLog, Segment
+from kvdb.storage.starts import PeerStart, Start, Starts
 from tests.storage.disk import DIRECTORY, ENOUGH, LogTestCase, content, make_entries
 
 STATE: Final = HardState(3, 2, 0)
@@ -258,13 +260,66 @@ class IdentityTests(LogTestCase):
         assert log.identity is not None
         self.assertTrue(log.identity.removed)
 
+    def test_starts_are_kept(self) -> None:
+        log = self.open()
+        starts = Starts().begin(7).begin(8)
+        log.set_identity(Identity(1, 2, 3, starts=starts))
+        log = self.restart()
+        self.assertEqual(log.identity, Identity(1, 2, 3, starts=starts))
+
+    def test_peers_starts_are_kept_across_segments_and_a_reset(self) -> None:
+        log = self.open()
+        known = {1: PeerStart(101, Start(3, 33)), 3: PeerStart(103, Start(1, 11))}
+        log.note_peer_starts(known)
+        first = self.segments()[0]
+        for entry in make_entries(1, 200, size=100):
+            log.append([entry], STATE)
+        self.sync(log)
+        log.compact(150)
+        self.write(log, make_entries(200, 201))
+        self.assertNotIn(first, self.segments())
+        log = self.reopen(log)
+        self.assertEqual(log.peer_starts, known)
+        log.reset(500, 5, HardState(5, 1, 500))
+        self.sync(log)
+        log = self.reopen(log)
+        self.assertEqual((log.first_index(), log.peer_starts), (501, known))
+
+    def test_format_1_is_read_and_goes_on(self) -> None:
+        log = self.open()
+        end = log.size_bytes
+        log.close()
+        file = self.disk.open(f"{DIRECTORY}/{self.segments()[0]}")
+        body = struct.pack(">QQQHB", 1, 2, 3, 1, 0)
+        old = encode_record(RecordType.IDENTITY, body)
+        Segment(1, file, 1 << 20, end).write(0, [old])
+        log = self.open()
+        self.assertEqual(log.identity, Identity(1, 2, 3))
+        starts = Starts().begin(9)
+        log.set_identity(Identity(1, 2, 3, starts=starts))
+        log = self.reopen(log)
+        self.assertEqual(log.identity, Identity(1, 2, 3, starts=starts))
+
+    def test_an_identity_of_another_length_is_corrupt(self) -> None:
+        for version, rest in ((1, bytes(9)), (2, b""), (2, bytes(10))):
+            self.make_disk(0)
+            log = self.open()
+            end = log.size_bytes
+            log.close()
+            file = self.disk.open(f"{DIRECTORY}/{self.segments()[0]}")
+            body = struct.pack(">QQQHB", 1, 2, 3, version, 0) + rest
+            bad = encode_record(RecordType.IDENTITY, body)
+            Segment(1, file, 1 << 20, end).write(0, [bad])
+            with self.assertRaisesRegex(CorruptLog, "another length"):
+                self.open()
+
     def test_a_newer_format_is_refused(self) -> None:
         log = self.open()
         self.patch(log_module, "FORMAT_VERSION", 9)
         log.set_identity(Identity(1, 2, 3))
         log.close()
-        self.patch(log_module, "FORMAT_VERSION", 1)
-        with self.assertRaisesRegex(UnknownFormat, "format 9.*reads 1"):
+        self.patch(log_module, "FORMAT_VERSION", 2)
+        with self.assertRaisesRegex(UnknownFormat, "format 9.*reads 2"):
             self.open()
         self.assertEqual(self.disk.locks, set())
 
