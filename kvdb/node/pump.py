@@ -49,7 +49,7 @@ from kvdb.node.settings import NodeSettings
 from kvdb.node.writer import LogWriter
 from kvdb.raft.config import PeerNotFound, ProposalDropped
 from kvdb.raft.core import Config
-from kvdb.raft.log import CommittedConflict
+from kvdb.raft.log import AcknowledgedLost, CommittedConflict
 from kvdb.raft.messages import (
     APPEND_THREAD,
     APPLY_THREAD,
@@ -90,14 +90,21 @@ log = Logger(namespace="kvdb.node")
 MAX_READYS_PER_TURN: Final = 16
 """Passes through the core before the reactor has its turn again."""
 
-COMMITTED_LOST: Final = (
-    "A committed entry that is not in the leader's log means that a majority of the"
-    " members has lost what was durable: a data directory was put back to an older"
-    " copy, or a disk lost what it had confirmed.  Keep {log} and the store beside it"
-    " as they are, stop the other members, and see docs/procedures.md, 'Members"
-    " contradict each other'"
-)
-"""What to do after L{CommittedConflict}."""
+REMEDIES: Final[dict[type[Exception], str]] = {
+    CommittedConflict: (
+        "Both cannot be right, so a majority of the members has lost what was durable:"
+        " a data directory was put back to an older copy, or a disk lost what it had"
+        " confirmed.  Keep {log} and the store beside it as they are, stop the other"
+        " members, and see docs/procedures.md, 'Members contradict each other'"
+    ),
+    AcknowledgedLost: (
+        "{log} has lost entries that this member had acknowledged: it was put back to"
+        " an older copy, or its disk lost what it had confirmed.  Start this member"
+        " with the directory it had; or remove it, and add it under a new id with an"
+        " empty data directory"
+    ),
+}
+"""What to do where what was durable is found to be lost."""
 
 NO_LEADER: Final = "no leader is known: fewer than half of the members can be reached"
 
@@ -232,11 +239,12 @@ class Pump:
         if not self.running:
             return
         why = str(failure.value)
-        if failure.check(CommittedConflict):
-            why = f"{why}.  {COMMITTED_LOST.format(log=self.replica.log.directory)}"
-            log.critical("the node stops: {why}", why=why)
-        else:
+        remedy = REMEDIES.get(type(failure.value))
+        if remedy is None:
             log.failure("the node stops: {error}", failure, error=failure.value)
+        else:
+            why = f"{why}.  {remedy.format(log=self.replica.log.directory)}"
+            log.critical("the node stops: {why}", why=why)
         self.halt("the node has failed and stops")
         self.stop(why, 1)
 

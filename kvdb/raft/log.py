@@ -33,6 +33,13 @@ class CommittedConflict(Exception):
     """
 
 
+class AcknowledgedLost(Exception):
+    """
+    A leader counts on entries that this log does not have any more: what was durable
+    here is lost.
+    """
+
+
 def entries_size(entries: Sequence[Entry]) -> int:
     """What C{entries} count for against limits, in bytes."""
     return sum(entry.size for entry in entries)
@@ -306,7 +313,7 @@ class Log:
         if index > self.committed:
             last = self.last_index()
             if index > last:
-                raise CommittedConflict(
+                raise AcknowledgedLost(
                     f"tocommit({index}) is out of range [lastIndex({last})]. Was the"
                     " raft log corrupted, truncated, or lost?"
                 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Any, Final
 
@@ -37,6 +38,7 @@ from kvdb.simulation.linearizability import Violation
 from kvdb.simulation.machine import (
     BIT_FLIPPED,
     CLIENT_PORT,
+    ROLLED_BACK,
     SYNC_FAILS,
     Machine,
     address,
@@ -61,6 +63,12 @@ PROBE_SECONDS: Final = 0.15
 
 LOOK_SECONDS: Final = 0.02
 """How often it is looked whether something is done."""
+
+REPLACED: Final = {
+    BIT_FLIPPED: "flipped bits found out",
+    ROLLED_BACK: "older copies found out",
+}
+"""Excuses of a member whose data are of no use any more, and what is counted."""
 
 EXPECTED_FAILURES: Final = (Crashed, CorruptLog, DiskFull, LogClosed, SyncFailed)
 """What a node may log with a traceback: its disk's doing, and nothing else."""
@@ -223,10 +231,11 @@ class Cluster:
             self.fail(Violation(f"member {node_id} stopped by itself: {why}"))
             return
         self.counts["nodes that stopped over their disk"] += 1
-        if BIT_FLIPPED in machine.excuses:
-            self.counts["flipped bits found out"] += 1
-            self.destroy(machine)
-            return
+        for excuse, found_out in REPLACED.items():
+            if excuse in machine.excuses:
+                self.counts[found_out] += 1
+                self.destroy(machine)
+                return
         # A supervisor starts it again, on a disk that works again; what the
         # kernel believes to be on it may not be.
         machine.filesystem.sync_fails = False
@@ -375,6 +384,57 @@ class Operator:
         """Have a member removed."""
         self.cluster.trace(f"the operator removes member {node_id}")
         self._until_done(f"/{node_id}", "DELETE", "", lambda: None)
+
+    def remove_together(self, node_ids: Sequence[int]) -> None:
+        """
+        Have members removed by requests that are sent at the same time, while some
+        others are down, and hold the answers against what was promised: a removal
+        that leaves fewer than a majority within reach is refused.
+        """
+        cluster = self.cluster
+        cluster.trace(f"the operator removes members {node_ids} together")
+        up = {machine.node_id: machine.lives for machine in cluster.up()}
+        waiting = set(node_ids)
+        removed: set[int] = set()
+
+        def answered(node_id: int, reply: Reply | None) -> None:
+            waiting.discard(node_id)
+            if reply is not None and reply.status == 204:
+                removed.add(node_id)
+                cluster.counts["memberships changed by DELETE"] += 1
+            if not waiting:
+                self.tasks -= 1
+                check()
+
+        def check() -> None:
+            staying = set(up) - removed
+            voters = set(cluster.voters())
+            if len(removed) < 2 or voters & removed:
+                return
+            cluster.counts["members removed together"] += 1
+            machines = [cluster.machines[node] for node in staying]
+            if any(not m.is_up or m.lives != up[m.node_id] for m in machines):
+                return  # some more went down meanwhile
+            alive = voters & staying
+            if len(alive) < len(voters) // 2 + 1:
+                cluster.fail(
+                    Violation(
+                        f"members {sorted(removed)} were removed together, of"
+                        f" {sorted(up)} that were up: of the voters {sorted(voters)}"
+                        f" that are left, {sorted(alive)} are no majority"
+                    )
+                )
+
+        self.tasks += 1
+        for node_id in node_ids:
+            self._requests += 1
+            self._ask(
+                "DELETE",
+                f"/{node_id}",
+                "",
+                f"operator-{self._requests}",
+                partial(answered, node_id),
+            )
 
     def replace(self, node_id: int) -> None:
         """Have a member that lost its data removed, and another added."""

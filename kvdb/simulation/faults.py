@@ -19,8 +19,11 @@ from attrs import frozen
 
 from kvdb.simulation.cluster import Cluster
 from kvdb.simulation.machine import (
+    BAD_READS,
     BIT_FLIPPED,
     DATA,
+    DISK_FULL,
+    ROLLED_BACK,
     SYNC_FAILS,
     Machine,
     address,
@@ -28,6 +31,9 @@ from kvdb.simulation.machine import (
 from kvdb.storage.segment import Segment, from_place
 
 Way = tuple[str, str]
+
+CANDIDACY_LOOKS: Final = 2000
+"""How often it is looked, every 2 ms, whether a member stands for election."""
 
 Strike = Callable[[Cluster, Random], bool]
 """Has something go wrong; whether it found anything to hit."""
@@ -221,6 +227,47 @@ def _lose_power_in_a_write(cluster: Cluster, machine: Machine, random: Random) -
         cluster.start_later(machine, 3.0 * random.random())
 
 
+def _lose_power_in_a_candidacy(cluster: Cluster, random: Random) -> bool:
+    """
+    A member stands for election on a slow disk, and loses power before its first
+    sync is done: what it asked for in that term is known to others alone.
+    """
+    leader = cluster.leader()
+    others = [m for m in cluster.up() if m is not leader]
+    if not others:
+        return False
+    machine = random.choice(others)
+    machine.filesystem.sync_delay = random.choice([0.05, 0.2, 0.7])
+    life = machine.lives
+    if leader is not None:
+        leader.kill()
+        cluster.start_later(leader, 4.0 * random.random())
+    # As often as not it is let be for long enough to lead and to be followed.
+    patience = random.choice([0.0, 0.01, 0.04, 0.2])
+
+    def look(tries: int) -> None:
+        node = machine.node
+        if node is None or machine.lives != life or cluster.mended:
+            return
+        syncs = node.replica.log.pending_sync_seconds() > 0
+        if syncs and node.pump.raft.core.vote == machine.node_id:
+            cluster.timeline.after(patience * random.random(), lose)
+        elif tries:
+            cluster.timeline.after(0.002, look, tries - 1)
+        else:
+            machine.filesystem.sync_delay = 0.001
+
+    def lose() -> None:
+        machine.filesystem.sync_delay = 0.001
+        if machine.is_up and machine.lives == life:
+            machine.lose_power()
+            cluster.counts["power lost within a candidacy"] += 1
+            cluster.start_later(machine, 0.5 * random.random())
+
+    look(CANDIDACY_LOOKS)
+    return True
+
+
 def _all_lose_power(cluster: Cluster, random: Random) -> bool:
     machines = [m for m in cluster.machines.values() if m.is_up]
     for machine in machines:
@@ -268,7 +315,7 @@ def _failed_sync(cluster: Cluster, machine: Machine, random: Random) -> None:
 @_of_a_machine
 def _full_disk(cluster: Cluster, machine: Machine, random: Random) -> None:
     seconds = 8.0 * random.random()
-    machine.excuse("the disk is full", seconds + 1.0)
+    machine.excuse(DISK_FULL, seconds + 1.0)
     machine.filesystem.space = random.choice([0, 500, 5000])
     cluster.timeline.after(seconds, setattr, machine.filesystem, "space", None)
 
@@ -366,9 +413,55 @@ def _bit_flip(cluster: Cluster, random: Random) -> bool:
     return True
 
 
+def _rolled_back(cluster: Cluster, random: Random) -> bool:
+    """
+    A disk is put back to an older copy of itself, made before the last start.  Where
+    all others have met that start, the member may take no part any more; where not,
+    it could not be known, so nothing is done.
+    """
+    if not _may_destroy(cluster):
+        return False
+    machine = cluster.machines[random.choice(cluster.voters())]
+    machine.lose_power()
+    copy = machine.copy_disk()
+    cluster.start_later(machine, random.random())
+
+    def put_back() -> None:
+        if not _may_destroy(cluster) or not _all_have_met(cluster, machine):
+            return
+        machine.lose_power()
+        machine.put_back(copy)
+        machine.excuse(ROLLED_BACK)
+        cluster.observer.forget(machine)
+        cluster.counts["disks put back"] += 1
+        cluster.trace(f"the disk of machine {machine.node_id} is put back")
+        cluster.start_later(machine, random.random())
+
+    cluster.timeline.after(1.5 + 5 * random.random(), put_back)
+    return True
+
+
+def _all_have_met(cluster: Cluster, machine: Machine) -> bool:
+    """Whether all other voters know durably of the machine's last start."""
+    if machine.node is None:
+        return False
+    newest = machine.node.identity.starts.newest
+    logs = [
+        other.node.replica.log
+        for other in cluster.up()
+        if other.node is not None and other is not machine
+    ]
+    return len(logs) == len(cluster.voters()) - 1 and all(
+        machine.node_id in log.peer_starts
+        and log.peer_starts[machine.node_id].start == newest
+        and not log.pending_sync_seconds()
+        for log in logs
+    )
+
+
 @_of_a_machine
 def _bad_reads(cluster: Cluster, machine: Machine, random: Random) -> None:
-    machine.excuse("reads are bad", 4.0)
+    machine.excuse(BAD_READS, 4.0)
     machine.filesystem.bad_reads = random.randint(1, 3)
     cluster.timeline.after(3.0, setattr, machine.filesystem, "bad_reads", 0)
 
@@ -404,6 +497,33 @@ def _remove_member(cluster: Cluster, random: Random) -> bool:
     return True
 
 
+def _remove_members_together(cluster: Cluster, random: Random) -> bool:
+    """With a voter that is down, so that each may go, and not all of them."""
+    voters = cluster.voters()
+    up = [m.node_id for m in cluster.up() if m.node_id in voters]
+    if len(voters) < 4 or cluster.operator.tasks or cluster.destroyed:
+        return False
+    if len(up) < len(voters):
+        return False
+    down = cluster.machines[random.choice(up)]
+    up.remove(down.node_id)
+    chosen = random.sample(up, random.choice([2, 2, 3]))
+    down.kill()
+    cluster.start_later(down, 12.0)
+
+    def ask(tries: int) -> None:
+        if down.is_up or cluster.mended or cluster.operator.tasks:
+            return
+        nodes = [m.node for m in cluster.up() if m.node is not None]
+        if all(down.node_id not in node.network.connected() for node in nodes):
+            cluster.operator.remove_together(chosen)
+        elif tries:
+            cluster.timeline.after(0.1, ask, tries - 1)
+
+    ask(50)
+    return True
+
+
 KINDS: Final[dict[str, Strike]] = {
     "partition": _partition,
     "one-way partition": _one_way,
@@ -417,6 +537,7 @@ KINDS: Final[dict[str, Strike]] = {
     "terminate": _terminate,
     "power loss": _lose_power,
     "power loss in a write": _lose_power_in_a_write,
+    "power loss in a candidacy": _lose_power_in_a_candidacy,
     "power loss everywhere": _all_lose_power,
     "pause": _pause,
     "clock jump": _clock_jump,
@@ -427,10 +548,12 @@ KINDS: Final[dict[str, Strike]] = {
     "hung disk": _hung_disk,
     "lost disk": _lost_disk,
     "bit flip": _bit_flip,
+    "disk put back": _rolled_back,
     "bad reads": _bad_reads,
     "transfer of leadership": _transfer,
     "member added": _add_member,
     "member removed": _remove_member,
+    "members removed together": _remove_members_together,
 }
 """What may go wrong, by name."""
 

@@ -12,7 +12,7 @@ seed gives the same disk again; a file that was open at a crash is dead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Final
 
@@ -299,6 +299,20 @@ class SimulatedFileSystem:
         inodes = {id(i): i for i in [*self._files.values(), *self._durable.values()]}
         for inode in inodes.values():
             inode.crash(self.random)
+        self._files = dict(self._durable)
+
+    def durable(self) -> dict[str, bytes]:
+        """What a loss of power would leave at least, by path."""
+        return {path: bytes(inode.durable) for path, inode in self._durable.items()}
+
+    def put_back(self, files: Mapping[str, bytes]) -> None:
+        """Hold C{files} and nothing else, all of them durable; nobody has any open."""
+        self.kill()
+        self._renames = []
+        self._durable = {
+            path: _Inode(bytearray(content), bytearray(content))
+            for path, content in files.items()
+        }
         self._files = dict(self._durable)
 
     def kill(self) -> None:

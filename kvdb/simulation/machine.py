@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory
 
@@ -36,8 +36,20 @@ CLIENT_PORT: Final = 80
 DATA: Final = "/data"
 
 SYNC_FAILS: Final = "syncs fail"
+DISK_FULL: Final = "the disk is full"
+BAD_READS: Final = "reads are bad"
 BIT_FLIPPED: Final = "a bit was flipped"
-"""Excuses; behind the latter a member that stops is replaced."""
+ROLLED_BACK: Final = "the disk was put back"
+"""Excuses; behind the last two a member that stops is replaced."""
+
+EXCUSED: Final[Mapping[str, tuple[str, ...]]] = {
+    SYNC_FAILS: ("could not sync",),
+    DISK_FULL: (),
+    BAD_READS: ("offset",),
+    BIT_FLIPPED: ("offset", "format"),
+    ROLLED_BACK: ("an older copy of itself",),
+}
+"""What a node must say, of which one is enough, for an excuse to hold."""
 
 EPOCH: Final = 1_800_000_000.0
 """The time of day when virtual time begins."""
@@ -63,6 +75,14 @@ class NoFiles:
     def read(self, path: str) -> bytes:
         """See there."""
         raise FileNotFoundError(errno.ENOENT, "a simulated machine has none", path)
+
+
+@frozen(slots=True)
+class Disk:
+    """A copy of a machine's disk."""
+
+    files: dict[str, bytes]
+    memory: MemoryEngines
 
 
 @define(slots=True, eq=False, kw_only=True)
@@ -147,7 +167,7 @@ class Machine:
 
     def stop(self, why: str, status: int) -> None:
         """See there: as a signal to itself."""
-        self.was_excused = self.is_excused
+        self.was_excused = self._excuses(why)
         self.timeline.after(0, self._stop, self.reactor.life, why, status)
 
     def notify(self, state: str) -> None:
@@ -167,6 +187,13 @@ class Machine:
     def is_excused(self) -> bool:
         """Whether it may stop by itself now."""
         return any(until >= self.timeline.now for until in self.excuses.values())
+
+    def _excuses(self, why: str) -> bool:
+        """Whether it may stop by itself now, and for that reason."""
+        return any(
+            until >= self.timeline.now and any(part in why for part in EXCUSED[excuse])
+            for excuse, until in self.excuses.items()
+        )
 
     @property
     def is_up(self) -> bool:
@@ -239,3 +266,14 @@ class Machine:
         self.reactor.power_off(quietly=True)
         self.filesystem.crash()
         self.memory.crash()
+
+    def copy_disk(self) -> Disk:
+        """What the disk of this machine holds, which is off."""
+        assert self.service is None, "the disk of a running machine is copied"
+        return Disk(self.filesystem.durable(), self.memory.copy())
+
+    def put_back(self, disk: Disk) -> None:
+        """Have the disk of this machine, which is off, hold what it held then."""
+        assert self.service is None, "the disk of a running machine is put back"
+        self.filesystem.put_back(disk.files)
+        self.memory = disk.memory.copy()

@@ -3,10 +3,13 @@ Raft's invariants, watched over all machines after every piece of work.
 
 What is checked, and where it stands (paper: Ongaro and Ousterhout 2014):
 
-* election safety: one leader a term (paper, figure 3);
+* election safety: one leader a term (paper, figure 3), which is one life of one
+  member: a later life that led the same term would have forgotten the first;
+* nobody leads a term that is not on its own disk, with its own vote: of what a loss
+  of power may leave it least;
 * one vote a term and member, over restarts (section 5.2);
 * log matching: what has an index and a term is the same entry everywhere, and
-  so is what goes before it (figure 3);
+  so is what goes before it (figure 3), committed or not, durable or not;
 * leader completeness: who is elected holds all that was committed (figure 3);
 * state machine safety: what is committed at an index never changes, and what is
   applied up to an index leaves the same state and membership (figure 3);
@@ -24,14 +27,18 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any
 
 from attrs import define, field
 
 from kvdb.node.node import Node
-from kvdb.raft.messages import Entry, Message, MessageType, Role
+from kvdb.raft.messages import Entry, EntryType, Message, MessageType, Role
+from kvdb.simulation.filesystem import SimulatedFileSystem
 from kvdb.simulation.linearizability import Violation
-from kvdb.simulation.machine import Machine
+from kvdb.simulation.machine import BIT_FLIPPED, DATA, Machine
+from kvdb.storage.log import Log
+from kvdb.storage.segment import CorruptLog
 
 Place = tuple[int, int]
 """An entry's index and term."""
@@ -81,8 +88,8 @@ class Observer:
     trace: Callable[[str], None]
     change_is_pending: Callable[[], bool]
     _seen: dict[int, _Seen] = field(factory=dict)
-    _leaders: dict[int, int] = field(factory=dict)
-    _entries: dict[Place, tuple[int, int]] = field(factory=dict)
+    _leaders: dict[int, tuple[int, int]] = field(factory=dict)
+    _entries: dict[Place, tuple[int, EntryType, int]] = field(factory=dict)
     _committed: dict[int, int] = field(factory=dict)
     _committed_in: dict[int, int] = field(factory=dict)
     _last_committed: int = 0
@@ -116,7 +123,7 @@ class Observer:
         )
         if mark != seen.mark:
             seen.mark = mark
-            self._look_at_core(machine.node_id, core, seen)
+            self._look_at_core(machine, core, seen)
         if not node.pump.running:
             # Its last work counts: a conflict that it resolved may be on disk.
             return
@@ -132,9 +139,10 @@ class Observer:
             if own is not None and own.match > seen.acknowledged:
                 seen.acknowledged = own.match
 
-    def _look_at_core(self, name: int, core: Any, seen: _Seen) -> None:
+    def _look_at_core(self, machine: Machine, core: Any, seen: _Seen) -> None:
+        name = machine.node_id
         if core.term != seen.term or core.role is not seen.role:
-            self._look_at_role(name, core, seen)
+            self._look_at_role(machine, core, seen)
         log = core.log
         last = log.last_index()
         if last != seen.last or (seen.terms and log.term(last) != seen.terms[-1]):
@@ -227,7 +235,8 @@ class Observer:
 
     # Roles.
 
-    def _look_at_role(self, name: int, core: Any, seen: _Seen) -> None:
+    def _look_at_role(self, machine: Machine, core: Any, seen: _Seen) -> None:
+        name = machine.node_id
         if core.term < seen.term:
             raise Violation(
                 f"member {name} went from term {seen.term} back to {core.term}"
@@ -235,15 +244,40 @@ class Observer:
         if core.role is Role.LEADER and (
             seen.role is not Role.LEADER or core.term != seen.term
         ):
-            other = self._leaders.setdefault(core.term, name)
+            other, life = self._leaders.setdefault(core.term, (name, machine.lives))
             if other != name:
                 raise Violation(f"members {other} and {name} both lead in {core.term}")
+            if life != machine.lives:
+                raise Violation(
+                    f"member {name} leads in term {core.term} for the second time,"
+                    f" having forgotten the first (lives {life}, {machine.lives})"
+                )
+            self._check_durable(machine, core.term)
             self.counts["elections"] += 1
             self.trace(f"member {name} leads in term {core.term}")
             self._check_complete(name, core.term, core.log)
         if seen.role is Role.LEADER and core.role is not Role.LEADER:
             self.counts["leaders that stepped down"] += 1
         seen.term, seen.role = core.term, core.role
+
+    def _check_durable(self, machine: Machine, term: int) -> None:
+        """Who leads has its term and its own vote on its disk."""
+        files = machine.filesystem.durable()
+        disk = SimulatedFileSystem(machine.reactor, Random(0))
+        disk.put_back(files)
+        try:
+            log = Log.open(disk, f"{DATA}/log", machine.reactor)
+        except CorruptLog:
+            if BIT_FLIPPED in machine.excuses:
+                return  # it will be found out at the next start
+            raise
+        state = log.hard_state
+        log.close()
+        if (state.term, state.vote) != (term, machine.node_id):
+            raise Violation(
+                f"member {machine.node_id} leads in term {term}, and on its disk is"
+                f" term {state.term} with a vote for {state.vote}"
+            )
 
     def _check_complete(self, name: int, term: int, log: Any) -> None:
         # An election of an earlier term may be decided after a later one's, as
@@ -297,11 +331,9 @@ class Observer:
 
     def _register(self, name: int, log: Any, index: int) -> None:
         entry = _entry(log, index)
-        before = log.term(index - 1)
-        known = self._entries.setdefault(
-            (index, entry.term), (before, zlib.crc32(entry.data))
-        )
-        if known != (before, zlib.crc32(entry.data)):
+        found = (log.term(index - 1), entry.type, zlib.crc32(entry.data))
+        known = self._entries.setdefault((index, entry.term), found)
+        if known != found:
             raise Violation(
                 f"log matching: member {name} has another entry {index} of term"
                 f" {entry.term}, or another before it"

@@ -21,6 +21,7 @@ from kvdb.simulation.cluster import Cluster, Plan
 from kvdb.simulation.faults import Fault, arm, mend
 from kvdb.simulation.history import Kind, Operation, Result
 from kvdb.simulation.linearizability import Violation
+from kvdb.simulation.machine import ROLLED_BACK
 
 FIRST_FAULT: Final = 2.0
 """When faults begin, in seconds of virtual time."""
@@ -116,6 +117,9 @@ def _run(cluster: Cluster, case: Case) -> None:
     cluster.run_until(lambda: _is_at_rest(cluster), MEND_SECONDS)
     if not _is_at_rest(cluster):
         raise Violation(f"no rest in {MEND_SECONDS:g} s: {_unrest(cluster)}")
+    for machine in cluster.machines.values():
+        if machine.is_up and ROLLED_BACK in machine.excuses:
+            raise Violation(f"the older copy of member {machine.node_id} was let in")
     _let_watchers_end(cluster)
     _read_all(cluster)
     _compare_stores(cluster)

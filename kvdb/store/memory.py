@@ -136,3 +136,11 @@ class MemoryEngines:
     def crash(self) -> None:
         """Lose what was not flushed, and what was staged."""
         self.current.crash()
+
+    def copy(self) -> MemoryEngines:
+        """Another place that holds the same; this one has crashed, or was flushed."""
+        other = MemoryEngines(self.flush_polls)
+        pairs = dict(self.current.open_view().scan(b"", b"\xff"))
+        other.current.write(pairs)
+        other.current.flush()
+        return other
