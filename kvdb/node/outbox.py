@@ -32,6 +32,14 @@ class Transport(Protocol):
     def send(self, to: int, messages: Sequence[Message]) -> None:
         """Send C{messages}, in order, or lose them."""
 
+    def send_now(self, message: Message) -> bool:
+        """
+        Hand C{message} to the connection with its receiver, or do nothing.
+
+        @return: whether that was done.  If not, the message has not left this
+            machine, and never will.
+        """
+
 
 @define(slots=True, eq=False)
 class Outbox:
@@ -54,6 +62,10 @@ class Outbox:
                 self._flushing = self.clock.callLater(LATE_SECONDS, self._flush)
         else:
             self.transport.send(to, messages)
+
+    def send_now(self, message: Message) -> bool:
+        """See L{Transport.send_now}."""
+        return self.transport.send_now(message)
 
     def has_callers(self, node: int) -> None:
         """A member has passed on what its callers wait for."""
