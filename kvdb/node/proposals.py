@@ -289,11 +289,10 @@ class Proposals:
             # All wait equally long, so the oldest comes first.
             if waiting.deadline > now:
                 break
-            late.append(sequence)
-        for sequence in late:
-            waiting = self._queue.pop(sequence, None)
-            if waiting is None:
-                continue  # the last one's caller had all refused
+            late.append((sequence, waiting))
+        for sequence, waiting in late:
+            if self._queue.pop(sequence, None) is None:
+                continue  # a caller that was just told had all refused
             self._uncount(waiting)
             self._next = max(self._next, sequence + 1)
             queued = waiting.term == _QUEUED

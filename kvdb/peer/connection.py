@@ -61,7 +61,7 @@ MAX_QUEUE_BYTES: Final = 64 * 2**20
 """Entries that may wait to be written to one member; more are dropped."""
 
 MAX_CONTROL_BYTES: Final = 2**20
-"""What may wait beside them of heartbeats, votes, reads and answers; more is dropped."""
+"""Heartbeats, votes, reads and answers that may wait beside them; more are dropped."""
 
 
 @frozen(slots=True)

@@ -34,6 +34,7 @@ from kvdb.interfaces import Database
 from kvdb.rest.app import API, Exposition, RawPathResource, route_of, send
 from kvdb.rest.backing_up import BackingUp
 from kvdb.rest.channel import FastChannel
+from kvdb.rest.intake import Intake
 from kvdb.rest.keys import Keys, too_large
 from kvdb.rest.lane import Counted, Lane, encode_answer
 from kvdb.rest.listing import Listing
@@ -59,6 +60,11 @@ given a second more each."""
 
 ARRIVE_BYTES: Final = 16 << 10
 
+SCARCE_SECONDS: Final = 5.0
+"""The same while others wait for room for their bodies."""
+
+SCARCE_BYTES: Final = 128 << 10
+
 LINGER_SECONDS: Final = 60.0
 """How long a client may take to read its last answer."""
 
@@ -76,6 +82,9 @@ FINISH_STEP: Final = 0.02
 
 METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
 """Counted by their names; all else is other."""
+
+WITH_BODY: Final = frozenset({b"PUT", b"POST"})
+"""Methods whose bodies are looked at; those of others are read and dropped."""
 
 STREAMS: Final = frozenset({"watch", "snapshot"})
 
@@ -104,7 +113,12 @@ class RestSettings:
 
 
 class BoundedRequest(server.Request):
-    """A request whose body takes no more memory than the longest value."""
+    """
+    A request whose body takes no more memory than the longest value, and none
+    where the method has no use for it.
+
+    @ivar longest_held: how much of the body may come to be held, in bytes.
+    """
 
     content: Any
     transport: Any
@@ -112,6 +126,7 @@ class BoundedRequest(server.Request):
     guard: Guard | None = None
     local_only = False
     received = 0
+    longest_held = 0
     _claimed: int | None = None
 
     def getRequestHostname(self) -> bytes:
@@ -122,11 +137,14 @@ class BoundedRequest(server.Request):
         """See L{twisted.web.http.Request}."""
         self._claimed = length
         self.content = io.BytesIO()
+        if self.channel._command in WITH_BODY:
+            most = self.max_body if length is None else length
+            self.longest_held = most if most <= self.max_body else 0
 
     def handleContentChunk(self, data: bytes) -> None:
         """See there."""
         self.received += len(data)
-        if self.received <= self.max_body:
+        if self.received <= self.longest_held:
             self.content.write(data)
         elif self.received > DRAIN_BYTES:
             self.transport.abortConnection()
@@ -184,6 +202,7 @@ class Site(server.Site):
         self._clock: IReactorTime = kwargs["reactor"]
         self._complaints = Complaints(self._clock, log)
         self._sweeping: IDelayedCall | None = None
+        self.intake = Intake()
         self.open: dict[Any, None] = {}
         self.counts: Counter[Counted] = Counter()
         self._took: dict[str, Durations] = {}
@@ -239,6 +258,8 @@ class Site(server.Site):
                 continue
             if channel.arriving:
                 longest = ARRIVE_SECONDS + channel.arrived_bytes / ARRIVE_BYTES
+                if self.intake.is_full:
+                    longest = SCARCE_SECONDS + channel.arrived_bytes / SCARCE_BYTES
                 if seconds >= longest:
                     self._complaints.say(
                         "slow", "a request took too long to arrive, and was cut"
