@@ -73,7 +73,7 @@ MAX_MESSAGE_BYTES: Final = 1 << 20
 MAX_INFLIGHT_MESSAGES: Final = 256
 """Append messages sent ahead of their answers, per follower."""
 
-MAX_INFLIGHT_BYTES: Final = 32 << 20
+MAX_INFLIGHT_BYTES: Final = 8 << 20
 """Data in them, in bytes."""
 
 MAX_APPLY_BYTES: Final = 512 << 10

@@ -47,6 +47,7 @@ class FastChannel(http.HTTPChannel):
     @ivar lane: None for a server that has none.
     @ivar held_bytes: what has arrived and waits to be looked at.
     @ivar closing: it was asked to close.
+    @ivar waiting: a body is not read, as there is no room for it yet.
     """
 
     transport: Any
@@ -67,9 +68,10 @@ class FastChannel(http.HTTPChannel):
     _whole = 0  # requests that twisted.web had whole
     closing = False
     _counted = False  # a body takes up room, or waits for it
-    _waiting = False  # it waits
+    waiting = False
+    _no_room = False  # twisted.web gets a request whose body is to be dropped
     _handling = False  # the last of them waits for its answer
-    _doing: tuple[bool, bool, int] = (False, False, 0)
+    _doing: tuple[bool, bool, bool, int] = (False, False, False, 0)
     _since = 0.0
 
     def __init__(self) -> None:
@@ -84,7 +86,7 @@ class FastChannel(http.HTTPChannel):
     @property
     def arriving(self) -> bool:
         """Whether a part of a request has come, and the rest is waited for."""
-        if self.closing or self._waiting:
+        if self.closing or self.waiting:
             return False
         if self._aside:
             return not self._handling
@@ -93,9 +95,10 @@ class FastChannel(http.HTTPChannel):
     def doing_so_for(self, now: float) -> float:
         """
         For how many seconds, as seen by who calls this now and then, it has been
-        waiting for the same request, or for the rest of it, or to answer it.
+        waiting for the same request, or for the rest of it, for room, or to answer.
         """
-        doing = (self.arriving, self.closing, self._answered + self._whole)
+        done = self._answered + self._whole
+        doing = (self.arriving, self.waiting, self.closing, done)
         if doing != self._doing:
             self._doing, self._since = doing, now
         return now - self._since
@@ -187,23 +190,38 @@ class FastChannel(http.HTTPChannel):
         """A body of C{length} bytes begins."""
         if length > SHORT_BODY_BYTES:
             self._counted = True
-            self._waiting = not self.site.intake.admit(self, length)
+            self.waiting = not self.site.intake.admit(self, length)
             self._wait_on()
 
     def _wait_on(self) -> None:
         """Read no further while there is no room."""
-        if self._waiting:
+        if self.waiting:
             self.transport.pauseProducing()
 
     def go_on(self) -> None:
         """See L{Sender<kvdb.rest.intake.Sender>}."""
-        self._waiting = False
+        self.waiting = False
+        if not self._full:
+            self.transport.resumeProducing()
+
+    def give_up(self) -> None:
+        """No room was found in time: drop the body as it comes, and then say so."""
+        self._release()
+        if self._aside:
+            self.requests[-1].drop_body()
+        else:
+            held = b"".join(self._held)
+            self._held.clear()
+            self.held_bytes = self._needed_bytes = 0
+            self._no_room = True
+            self._step_aside(held)
+            self._no_room = False
         if not self._full:
             self.transport.resumeProducing()
 
     def _release(self) -> None:
         """The body is not held any more, nor waited for."""
-        self._counted = self._waiting = False
+        self._counted = self.waiting = False
         self.site.intake.release(self)
 
     # Answers: a channel is the L{Caller<kvdb.interfaces.Caller>} of its request.
@@ -265,7 +283,11 @@ class FastChannel(http.HTTPChannel):
     def allHeadersReceived(self) -> None:
         """The head of a request has come."""
         super().allHeadersReceived()
-        self._admit(self.requests[-1].longest_held)
+        request = self.requests[-1]
+        if self._no_room:
+            request.drop_body()
+        else:
+            self._admit(request.longest_held)
 
     def allContentReceived(self) -> None:
         """A request has come, whole."""
@@ -309,7 +331,7 @@ class FastChannel(http.HTTPChannel):
 
     def timeoutConnection(self) -> None:
         """Only where nothing was asked since the time was set last."""
-        busy = self._asked or self._waiting
+        busy = self._asked or self.waiting
         if busy or self._answered != self._answered_before:
             self._answered_before = self._answered
             self.setTimeout(self.timeOut)

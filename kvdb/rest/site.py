@@ -65,6 +65,9 @@ SCARCE_SECONDS: Final = 5.0
 
 SCARCE_BYTES: Final = 128 << 10
 
+ROOM_SECONDS: Final = 10.0
+"""How long a body may wait for room, see L{kvdb.rest.intake}."""
+
 LINGER_SECONDS: Final = 60.0
 """How long a client may take to read its last answer."""
 
@@ -127,6 +130,7 @@ class BoundedRequest(server.Request):
     local_only = False
     received = 0
     longest_held = 0
+    _no_room = False
     _claimed: int | None = None
 
     def getRequestHostname(self) -> bytes:
@@ -151,8 +155,17 @@ class BoundedRequest(server.Request):
         else:
             self.content = io.BytesIO()
 
+    def drop_body(self) -> None:
+        """There is no room for it, which its sender hears once it has come."""
+        self._no_room = True
+        self.longest_held = 0
+        self.content = io.BytesIO()
+
     def process(self) -> None:
         """See there."""
+        if self._no_room:
+            self.write_and_finish(_NO_ROOM)
+            return
         if self.received <= self.max_body:
             super().process()
             return
@@ -256,7 +269,15 @@ class Site(server.Site):
             seconds = channel.doing_so_for(now)
             if seconds < CROWDED_SECONDS:
                 continue
-            if channel.arriving:
+            if channel.waiting:
+                if seconds >= ROOM_SECONDS:
+                    self._complaints.say(
+                        "room",
+                        "the bodies of requests come faster than they are stored;"
+                        " one was refused with 503",
+                    )
+                    channel.give_up()
+            elif channel.arriving:
                 longest = ARRIVE_SECONDS + channel.arrived_bytes / ARRIVE_BYTES
                 if self.intake.is_full:
                     longest = SCARCE_SECONDS + channel.arrived_bytes / SCARCE_BYTES
@@ -319,6 +340,12 @@ _TOO_MANY: Final = plain_response(
         {b"retry-after": b"5"},
     ).answer()
 )
+_NO_ROOM: Final = Problem(
+    503,
+    "the bodies of other requests take up all room for them; nothing was done",
+    "Slow down, and try again, or ask another member.",
+    {b"retry-after": b"5"},
+).answer()
 _TOO_SLOW: Final = plain_response(
     Problem(408, "the request took too long to arrive; nothing was done").answer()
 )
