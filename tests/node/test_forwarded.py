@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvdb.node import forwarded as module
 from kvdb.node.forwarded import Forwarded
+from kvdb.node.proposals import MAX_PASSED_BYTES
 from kvdb.raft.confchange import encode_conf_change
 from kvdb.raft.config import ProposalDropped
 from kvdb.raft.messages import (
@@ -99,6 +100,39 @@ class ForwardedTests(SynchronousTestCase):
         self.offer()
         self.forwarded.hold(0.0, 2, [entry])
         self.assertEqual(len(self.forwarded), 1)
+
+    def test_each_member_has_a_bound_of_its_own(self) -> None:
+        entry = write(1)
+        self.patch(module, "MAX_FORWARDED_BYTES", 2 * entry.size)
+        self.forwarded.hold(0.0, 2, [entry] * 3)
+        self.forwarded.hold(1.0, 3, [entry] * 3)
+        self.assertEqual(len(self.forwarded), 4)
+        self.forwarded.expire(10.0)
+        self.assertEqual(len(self.forwarded), 2)
+        self.forwarded.hold(10.0, 2, [entry])
+        self.forwarded.hold(10.0, 3, [entry])
+        self.assertEqual(len(self.forwarded), 3)
+
+    def test_what_is_not_taken_counts_for_its_member_again(self) -> None:
+        entry = write(1)
+        self.patch(module, "MAX_FORWARDED_BYTES", 2 * entry.size)
+        self.forwarded.hold(0.0, 2, [entry] * 2)
+
+        def refuse(some: Sequence[Entry]) -> None:
+            raise ProposalDropped
+
+        self.forwarded.offer(refuse)
+        self.forwarded.hold(0.0, 2, [entry])
+        self.assertEqual(len(self.forwarded), 2)
+
+    def test_an_entry_of_any_size_is_held_alone(self) -> None:
+        entry = write(1)
+        self.patch(module, "MAX_FORWARDED_BYTES", 1)
+        self.forwarded.hold(0.0, 2, [entry, entry])
+        self.assertEqual(len(self.forwarded), 1)
+
+    def test_what_a_member_passes_on_at_a_time_is_held(self) -> None:
+        self.assertLessEqual(2 * MAX_PASSED_BYTES, module.MAX_FORWARDED_BYTES)
 
     def test_what_cannot_be_read_is_dropped_and_the_rest_is_not(self) -> None:
         unknown = Entry(0, 0, data=b"\xff" * 9)
