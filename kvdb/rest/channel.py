@@ -86,7 +86,7 @@ class FastChannel(http.HTTPChannel):
     @property
     def arriving(self) -> bool:
         """Whether a part of a request has come, and the rest is waited for."""
-        if self.closing or self.waiting:
+        if self.closing:
             return False
         if self._aside:
             return not self._handling
