@@ -5,9 +5,10 @@ An append that brings no entries only tells how much is committed.  It can wait
 a moment: under load the next append tells the same, and so a third of all frames
 and their answers are never sent.
 
-Rules: messages to a member keep their order; what waits does so for
-L{LATE_SECONDS} at most, and not at all for a member that has callers of its own
-waiting for that news; Raft would forgive the loss of any of them.
+Rules: messages to a member are given to the transport in their order; what waits
+does so for L{LATE_SECONDS} at most, and not at all for a member that has callers of
+its own waiting for that news; Raft would forgive the loss of any of them; but
+proposals go past all this, and are never lost here (L{Transport.send_now}).
 """
 
 from __future__ import annotations
