@@ -178,29 +178,32 @@ class Proposals:
         window = self._window if elsewhere else 0
         while self.queued_bytes:
             room = MAX_PASSED_BYTES - self.passed_bytes if elsewhere else None
-            entries, taken = self._next_batch(room)
+            entries, taken, size, following = self._next_batch(room)
             if not taken:
                 return
             try:
                 propose(entries)
             except ProposalDropped:
                 return
-            for sequence in taken:
-                one = self._queue[sequence]
+            for one in taken:
                 one.term, one.window = term, window
-                self.queued_bytes -= len(one.data)
-                if elsewhere:
-                    self.passed_bytes += len(one.data)
-            self._next = taken[-1] + 1
+            self._next = following
+            self.queued_bytes -= size
+            if elsewhere:
+                self.passed_bytes += size
 
-    def _next_batch(self, room: int | None) -> tuple[list[Entry], list[int]]:
+    def _next_batch(
+        self, room: int | None
+    ) -> tuple[list[Entry], list[_Waiting], int, int]:
         """
-        Entries to be proposed at once, and the sequence numbers in them.
+        Entries to be proposed at once, the proposals in them, the bytes of these,
+        and the sequence number behind them.
 
         @param room: bytes that the window has left; None where there is none.
         """
         entries: list[Entry] = []
-        taken: list[int] = []
+        taken: list[_Waiting] = []
+        following = self._next
         commands: list[bytes] = []
         total = size = 0
         most = MAX_BATCH_BYTES if room is None else min(MAX_BATCH_BYTES, room)
@@ -218,7 +221,8 @@ class Proposals:
                 self._next = sequence
                 if room is not None and self.passed_bytes and length > room:
                     break
-            taken.append(sequence)
+            taken.append(one)
+            following = sequence + 1
             total += length
             if alone:  # a membership change
                 entries.append(Entry(0, 0, one.kind, one.data))
@@ -230,7 +234,7 @@ class Proposals:
             size += length
         if commands:
             entries.append(Entry(0, 0, data=join_commands(commands)))
-        return entries, taken
+        return entries, taken, total, following
 
     def open_window(self) -> None:
         """Nothing that was passed on so far takes a part of the window any more."""
