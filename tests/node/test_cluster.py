@@ -206,7 +206,7 @@ class PassedOn(SynchronousTestCase):
         cluster = Cluster(3)
         node = self.follower(cluster)
         with_room = node.network.send_now
-        node.network.send_now = lambda _: False  # type: ignore[method-assign]
+        node.network.send_now = lambda message: False  # type: ignore[method-assign]
         write = node.write(Put(b"k", b"v"))
         cluster.clock.advance(0)
         node.network.send_now = with_room  # type: ignore[method-assign]
