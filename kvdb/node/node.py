@@ -61,6 +61,9 @@ class Network(Protocol):
     def send(self, to: int, messages: Sequence[Message]) -> None:
         """Send C{messages}, in order, or lose them."""
 
+    def send_now(self, message: Message) -> bool:
+        """Hand C{message} over, or do nothing; which of the two."""
+
     def set_members(self, urls: dict[int, str]) -> None:
         """Keep connections to these, by id, and to nobody else."""
 
@@ -288,6 +291,11 @@ class Node:
 
     def connected(self, node_id: int) -> None:
         """A connection to a member is up."""
+        self.pump.connected(node_id)
+
+    def has_room(self, node_id: int) -> None:
+        """The connection to a member takes more again."""
+        self.pump.has_room(node_id)
 
     def begin_snapshot(self, message: Message) -> Incoming:
         """A member offers a snapshot."""

@@ -5,9 +5,10 @@ An append that brings no entries only tells how much is committed.  It can wait
 a moment: under load the next append tells the same, and so a third of all frames
 and their answers are never sent.
 
-Rules: messages to a member keep their order; what waits does so for
-L{LATE_SECONDS} at most, and not at all for a member that has callers of its own
-waiting for that news; Raft would forgive the loss of any of them.
+Rules: messages to a member are given to the transport in their order; what waits
+does so for L{LATE_SECONDS} at most, and not at all for a member that has callers of
+its own waiting for that news; Raft would forgive the loss of any of them; but
+proposals go past all this, and are never lost here (L{Transport.send_now}).
 """
 
 from __future__ import annotations
@@ -32,6 +33,14 @@ class Transport(Protocol):
     def send(self, to: int, messages: Sequence[Message]) -> None:
         """Send C{messages}, in order, or lose them."""
 
+    def send_now(self, message: Message) -> bool:
+        """
+        Hand C{message} to the connection with its receiver, or do nothing.
+
+        @return: whether that was done.  If not, the message has not left this
+            machine, and never will.
+        """
+
 
 @define(slots=True, eq=False)
 class Outbox:
@@ -54,6 +63,10 @@ class Outbox:
                 self._flushing = self.clock.callLater(LATE_SECONDS, self._flush)
         else:
             self.transport.send(to, messages)
+
+    def send_now(self, message: Message) -> bool:
+        """See L{Transport.send_now}."""
+        return self.transport.send_now(message)
 
     def has_callers(self, node: int) -> None:
         """A member has passed on what its callers wait for."""

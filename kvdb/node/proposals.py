@@ -19,12 +19,17 @@ Rules:
   settles it;
 * what is proposed at once goes into as few entries as may be: an entry is dear,
   to the core, the log and the wire, and a command in it cheap;
-* what waits is bounded in number and in bytes: beyond that nothing is taken in.
+* what waits is bounded in number and in bytes: beyond that nothing is taken in;
+* there is one table of proposals, in the order of their sequence numbers; which of
+  them are queued is noted in each, and the rest is counted from that;
+* a follower passes on a window of bytes at a time; the rest stays queued, and so
+  can still be refused, or passed to the next leader.  The window is given back
+  when an outcome is known here, when time runs out, and as a whole when the
+  connection, the term or what can be known has changed.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -51,6 +56,11 @@ MAX_WAITING: Final = 65_536
 MAX_QUEUED_BYTES: Final = 64 << 20
 """Bytes of data in queued proposals."""
 
+MAX_PASSED_BYTES: Final = 4 << 20
+"""Bytes of data that a follower has passed to its leader and that are under way, or
+one proposal of any size.  A leader holds several times that for each member, see
+L{kvdb.node.forwarded}."""
+
 MAX_BATCH_BYTES: Final = 1 << 20
 """Bytes of entries proposed at once, or one entry of any size."""
 
@@ -69,6 +79,7 @@ class _Waiting:
     @ivar data: the command, or the membership change.
     @ivar term: in which it is under way; L{_QUEUED}, or L{_UNKNOWN} where
         nothing can be concluded any more.
+    @ivar window: the window that it takes a part of; 0 for none.
     """
 
     caller: Caller[Outcome]
@@ -76,6 +87,7 @@ class _Waiting:
     data: bytes
     kind: EntryType
     term: int = _QUEUED
+    window: int = 0
 
 
 @define(slots=True)
@@ -84,6 +96,8 @@ class Proposals:
     @ivar session: this run of this node, a random unsigned 64-bit integer.
     @ivar timeout: seconds a caller waits at most.
     @ivar queued_bytes: what waits to be taken by a leader.
+    @ivar passed_bytes: what was passed to another member, the leader, and is under
+        way, as far as the window counts it.
     @ivar failed: how many were not carried out, as far as is known here, by reason.
     @ivar took: until a proposal was carried out; measured of one at a time.
     @ivar carried_over: how many were queued again, as their leader had failed.
@@ -94,16 +108,19 @@ class Proposals:
     clock: IReactorTime
     carried_over: int = 0
     queued_bytes: int = 0
+    passed_bytes: int = 0
     failed: dict[str, int] = field(factory=lambda: dict.fromkeys(FAILURES, 0))
     took: Durations = field(factory=Durations)
     _measured: int = 0
     _measured_from: float = 0.0
     _sequence: int = 0
-    _waiting: dict[int, _Waiting] = field(factory=dict)
-    _queue: deque[int] = field(factory=deque)
+    _queue: dict[int, _Waiting] = field(factory=dict)
+    _next: int = 1  # none of a lower number is queued
+    _window: int = 1
+    _window_term: int = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._queue)
 
     def next_sequence(self) -> int:
         """
@@ -111,10 +128,10 @@ class Proposals:
 
         @raise Unavailable: too many wait already.
         """
-        if len(self._waiting) >= MAX_WAITING or self.queued_bytes >= MAX_QUEUED_BYTES:
+        if len(self._queue) >= MAX_WAITING or self.queued_bytes >= MAX_QUEUED_BYTES:
             self.failed["busy"] += 1
             raise Unavailable(
-                f"{len(self._waiting)} writes are waiting already",
+                f"{len(self._queue)} writes are waiting already",
                 "Slow down, and try again.",
             )
         self._sequence += 1
@@ -137,49 +154,75 @@ class Proposals:
         """
         if not self._measured:
             self._measured, self._measured_from = sequence, now
-        self._waiting[sequence] = _Waiting(caller, now + self.timeout, data, kind)
-        self._queue.append(sequence)
+        self._queue[sequence] = _Waiting(caller, now + self.timeout, data, kind)
         self.queued_bytes += len(data)
 
-    def offer(self, propose: Callable[[Sequence[Entry]], None], term: int) -> None:
+    def offer(
+        self,
+        propose: Callable[[Sequence[Entry]], None],
+        term: int,
+        *,
+        elsewhere: bool = False,
+    ) -> None:
         """
         Have what is queued proposed, in order, in batches.
 
         @param propose: takes a batch, or raises L{ProposalDropped}; then this
             batch and all behind it stay queued.
         @param term: the one whose leader takes them, or nobody does.
+        @param elsewhere: another member leads: no more than the window is passed on.
         """
-        while self._queue:
-            entries, taken = self._next_batch()
-            if entries:
-                try:
-                    propose(entries)
-                except ProposalDropped:
-                    self._queue.extendleft(reversed(taken))
-                    self.queued_bytes += sum(
-                        len(self._waiting[sequence].data) for sequence in taken
-                    )
-                    return
-            for sequence in taken:
-                self._waiting[sequence].term = term
+        if elsewhere and term != self._window_term:
+            self.open_window()
+            self._window_term = term
+        window = self._window if elsewhere else 0
+        while self.queued_bytes:
+            room = MAX_PASSED_BYTES - self.passed_bytes if elsewhere else None
+            entries, taken, size, following = self._next_batch(room)
+            if not taken:
+                return
+            try:
+                propose(entries)
+            except ProposalDropped:
+                return
+            for one in taken:
+                one.term, one.window = term, window
+            self._next = following
+            self.queued_bytes -= size
+            if elsewhere:
+                self.passed_bytes += size
 
-    def _next_batch(self) -> tuple[list[Entry], list[int]]:
-        """Entries to be proposed at once, and the sequence numbers in them."""
+    def _next_batch(
+        self, room: int | None
+    ) -> tuple[list[Entry], list[_Waiting], int, int]:
+        """
+        Entries to be proposed at once, the proposals in them, the bytes of these,
+        and the sequence number behind them.
+
+        @param room: bytes that the window has left; None where there is none.
+        """
         entries: list[Entry] = []
-        taken: list[int] = []
+        taken: list[_Waiting] = []
+        following = self._next
         commands: list[bytes] = []
         total = size = 0
-        queue, waiting = self._queue, self._waiting
-        while queue:
-            one = waiting.get(queue[0])
-            if one is None:  # its time ran out in the queue
-                queue.popleft()
+        most = MAX_BATCH_BYTES if room is None else min(MAX_BATCH_BYTES, room)
+        queue = self._queue
+        for sequence in range(self._next, self._sequence + 1):
+            one = queue.get(sequence)
+            if one is None or one.term != _QUEUED:
                 continue
             length = len(one.data)
             alone = one.kind is not EntryType.NORMAL
-            if taken and (alone or total + length > MAX_BATCH_BYTES):
-                break
-            taken.append(queue.popleft())
+            if taken:
+                if alone or total + length > most:
+                    break
+            else:
+                self._next = sequence
+                if room is not None and self.passed_bytes and length > room:
+                    break
+            taken.append(one)
+            following = sequence + 1
             total += length
             if alone:  # a membership change
                 entries.append(Entry(0, 0, one.kind, one.data))
@@ -191,8 +234,12 @@ class Proposals:
             size += length
         if commands:
             entries.append(Entry(0, 0, data=join_commands(commands)))
-        self.queued_bytes -= total
-        return entries, taken
+        return entries, taken, total, following
+
+    def open_window(self) -> None:
+        """Nothing that was passed on so far takes a part of the window any more."""
+        self._window += 1
+        self.passed_bytes = 0
 
     def settle(self, session: int, sequence: int, outcome: Outcome) -> None:
         """A command was carried out here: its caller, if one of ours, hears of it."""
@@ -200,20 +247,29 @@ class Proposals:
             if sequence == self._measured:
                 self._measured = 0
                 self.took.observe(self.clock.seconds() - self._measured_from)
-            waiting = self._waiting.pop(sequence, None)
+            waiting = self._queue.pop(sequence, None)
             if waiting is not None:
+                self._uncount(waiting)
                 waiting.caller.callback(outcome)
+
+    def _uncount(self, waiting: _Waiting) -> None:
+        """It is in the table no more."""
+        if waiting.term == _QUEUED:
+            self.queued_bytes -= len(waiting.data)
+        elif waiting.window == self._window:
+            self.passed_bytes -= len(waiting.data)
 
     def applied_term(self, term: int) -> None:
         """
         An entry of C{term} was applied: queue again what earlier leaders took
         and nobody will carry out.
         """
-        for sequence, waiting in self._waiting.items():
+        for sequence, waiting in self._queue.items():
             if _QUEUED < waiting.term < term:
+                self._uncount(waiting)
                 waiting.term = _QUEUED
                 self.carried_over += 1
-                self._queue.append(sequence)
+                self._next = min(self._next, sequence)
                 self.queued_bytes += len(waiting.data)
 
     def lost_sight(self) -> None:
@@ -221,7 +277,8 @@ class Proposals:
         Entries were applied elsewhere, in a snapshot: nothing can be said of
         those that are under way.
         """
-        for waiting in self._waiting.values():
+        self.open_window()
+        for waiting in self._queue.values():
             if waiting.term != _QUEUED:
                 waiting.term = _UNKNOWN
 
@@ -231,23 +288,25 @@ class Proposals:
 
         @param why: why nothing may have come of it, for people.
         """
-        # All wait equally long, so the oldest comes first.
-        while self._waiting:
-            sequence, waiting = next(iter(self._waiting.items()))
+        late = []
+        for sequence, waiting in self._queue.items():
+            # All wait equally long, so the oldest comes first.
             if waiting.deadline > now:
-                return
-            del self._waiting[sequence]
+                break
+            late.append((sequence, waiting))
+        for sequence, waiting in late:
+            if self._queue.pop(sequence, None) is None:
+                continue  # a caller that was just told had all refused
+            self._uncount(waiting)
+            self._next = max(self._next, sequence + 1)
             queued = waiting.term == _QUEUED
             self._note_failed(sequence, "not-taken" if queued else "outcome-unknown")
-            if queued:
-                self.queued_bytes -= len(waiting.data)
             waiting.caller.errback(self._error(waiting, why))
 
     def refuse_all(self, why: str) -> None:
         """The node stops: tell everyone."""
-        waiting, self._waiting = self._waiting, {}
-        self._queue.clear()
-        self.queued_bytes = 0
+        waiting, self._queue = self._queue, {}
+        self.queued_bytes = self.passed_bytes = 0
         for sequence, one in waiting.items():
             self._note_failed(sequence, "stopping")
             one.caller.errback(self._error(one, why))

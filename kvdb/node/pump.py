@@ -73,7 +73,7 @@ MAX_MESSAGE_BYTES: Final = 1 << 20
 MAX_INFLIGHT_MESSAGES: Final = 256
 """Append messages sent ahead of their answers, per follower."""
 
-MAX_INFLIGHT_BYTES: Final = 32 << 20
+MAX_INFLIGHT_BYTES: Final = 8 << 20
 """Data in them, in bytes."""
 
 MAX_APPLY_BYTES: Final = 512 << 10
@@ -413,7 +413,9 @@ class Pump:
             if self.leading and message.term == self.raft.core.term:
                 self.outbox.has_callers(message.from_)
                 self.forwarded.keep(self.raft.core.term)
-                self.forwarded.hold(self.clock.seconds(), message.entries)
+                self.forwarded.hold(
+                    self.clock.seconds(), message.from_, message.entries
+                )
         elif kind is MessageType.TIMEOUT_NOW and not self.may_lead:
             log.warn("leadership was offered and refused: the disk is not well")
         else:
@@ -424,6 +426,18 @@ class Pump:
             self.raft.step(message)
         except PeerNotFound:
             pass  # of somebody who was just removed; while a disk was busy, oneself
+
+    def connected(self, node: int) -> None:
+        """What is sent to a member from now on goes by a new connection."""
+        if self.running and node == self._last_leader:
+            # What was passed on by the old one has arrived, or is lost.
+            self.proposals.open_window()
+            self.wake()
+
+    def has_room(self, node: int) -> None:
+        """More can be sent to a member now."""
+        if node == self.leader and self.proposals.queued_bytes:
+            self.wake()
 
     def report_unreachable(self, node: int) -> None:
         """What was last sent to a member may be lost."""
@@ -500,10 +514,12 @@ class Pump:
             return
         if self.leading and self.gathering.waits(core.log, waiting_bytes):
             return
-        self.forwarded.offer(self._propose)
-        self.proposals.offer(self._propose, core.term)
         if self.leading:
+            self.forwarded.offer(self._propose)
+            self.proposals.offer(self._propose, core.term)
             self.gathering.proposed(core.log.last_index())
+        else:
+            self.proposals.offer(self._pass_on, core.term, elsewhere=True)
 
     def _propose(self, entries: Sequence[Entry]) -> None:
         core = self.raft.core
@@ -517,6 +533,20 @@ class Pump:
             raise ProposalDropped
         self.raft.propose_entries(entries)
 
+    def _pass_on(self, entries: Sequence[Entry]) -> None:
+        # Not by way of the core: what its messages meet may drop them, and what
+        # is dropped here must stay queued.
+        core = self.raft.core
+        message = Message(
+            MessageType.PROP,
+            to=core.leader,
+            from_=self.node_id,
+            term=core.term,
+            entries=entries,
+        )
+        if not self.outbox.send_now(message):
+            raise ProposalDropped
+
     def _carry_out(self, ready: Ready) -> None:
         if ready.soft_state is not None:
             self._note_leader(ready.soft_state)
@@ -527,9 +557,6 @@ class Pump:
                 threads.append(message)
             elif message.type is MessageType.SNAP:
                 self.send_snapshot(message)
-            elif message.type is MessageType.PROP:
-                message.term = self.raft.core.term
-                outgoing.setdefault(message.to, []).append(message)
             else:
                 outgoing.setdefault(message.to, []).append(message)
         # Followers write while the own disk does (thesis, section 10.2.1).

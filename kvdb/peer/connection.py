@@ -58,7 +58,10 @@ from kvdb.peer.handshake import (
 from kvdb.tls.reasons import of_lost
 
 MAX_QUEUE_BYTES: Final = 64 * 2**20
-"""What may wait to be written to one member; more is dropped."""
+"""Entries that may wait to be written to one member; more are dropped."""
+
+MAX_CONTROL_BYTES: Final = 2**20
+"""Heartbeats, votes, reads and answers that may wait beside them; more are dropped."""
 
 
 @frozen(slots=True)
@@ -88,6 +91,7 @@ class PeerSettings:
     retry_first_seconds: float = 0.05
     retry_most_seconds: float = 2.0
     max_queue_bytes: int = MAX_QUEUE_BYTES
+    max_control_bytes: int = MAX_CONTROL_BYTES
     snapshot_progress_seconds: float = 30.0
     snapshot_install_seconds: float = 300.0
     min_version: int = MIN_VERSION

@@ -10,10 +10,15 @@ Rules:
   for whether the other side still listens is news.  Then the wait between
   attempts doubles from hundredths of a second to seconds, and half of it is
   drawn, so that members that lost each other together do not return together.
-* What the transport has not taken waits in a queue bounded in bytes.  What
-  finds no room, or no connection, is dropped and reported: Raft sends it again
-  once it has found out how much arrived.  Nothing is kept for a connection yet
-  to come, since it would be stale by then.
+* What the transport has not taken waits in one of two queues, each bounded in
+  bytes: L{BULK} in one, in order, and all else in the other, which goes first.
+  So heartbeats, votes, reads and their answers wait for at most one frame of bulk
+  that is being written, and for what the kernel holds; Raft allows for messages
+  that overtake others.
+* What finds no room, or no connection, is dropped and reported: Raft sends it
+  again once it has found out how much arrived.  Nothing is kept for a connection
+  yet to come, since it would be stale by then.
+* L{Link.send_now} drops nothing: it writes to the transport, or does nothing.
 * A message is believed only as far as the handshake goes: it must be for this
   node, and from the peer, except where followers pass a request on.
 """
@@ -45,6 +50,10 @@ from kvdb.peer.report import Report, decode_report, encode_report
 from kvdb.peer.round_trip import round_trip_seconds
 from kvdb.raft.messages import Message, MessageType
 
+BULK: Final = frozenset({MessageType.APP, MessageType.PROP})
+"""Messages that carry entries.  An append without entries keeps its place among
+the others, which it refers to."""
+
 FORWARDED: Final = frozenset(
     {MessageType.PROP, MessageType.READ_INDEX, MessageType.TRANSFER_LEADER}
 )
@@ -64,6 +73,44 @@ def back_off(attempts: int, first: float, most: float, random: Random) -> float:
     return longest * (0.5 + random.random() / 2)
 
 
+class _Queue:
+    """
+    Frames that wait to be written: any one, or several that are not longer than
+    the bound together.
+
+    @ivar size_bytes: of their bodies.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.size_bytes = 0
+        self._max_bytes = max_bytes
+        self._frames: deque[tuple[bytes, int]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def put(self, body: bytes, count: int) -> bool:
+        """Whether there is room for a frame of C{count} messages; then it waits."""
+        if self._frames and self.size_bytes + len(body) > self._max_bytes:
+            return False
+        self._frames.append((body, count))
+        self.size_bytes += len(body)
+        return True
+
+    def get(self) -> tuple[bytes, int]:
+        """Take the oldest."""
+        body, count = self._frames.popleft()
+        self.size_bytes -= len(body)
+        return body, count
+
+    def clear(self) -> int:
+        """Forget all; how many messages were in them."""
+        messages = sum(count for _, count in self._frames)
+        self._frames.clear()
+        self.size_bytes = 0
+        return messages
+
+
 class LinkOwner(Owner, Protocol):
     """What a link asks of those who made it."""
 
@@ -76,6 +123,9 @@ class LinkOwner(Owner, Protocol):
 
     def link_opened(self, link: Link) -> None:
         """Messages can be sent."""
+
+    def link_has_room(self, link: Link) -> None:
+        """All that waited was given to the transport, and it takes more."""
 
     def link_lost(self, link: Link) -> None:
         """The open connection is gone, by no doing of this node."""
@@ -94,7 +144,6 @@ class Link:
 
     @ivar node_id: whose.
     @ivar url: where it is dialled.
-    @ivar queued_bytes: what waits to be written.
     @ivar messages_sent: how many were given to the transport, ever.
     @ivar messages_dropped: how many were not, ever.
     @ivar bytes_sent: the bodies of their frames, ever.
@@ -103,12 +152,12 @@ class Link:
     def __init__(self, owner: LinkOwner, node_id: int, url: str) -> None:
         self.node_id = node_id
         self.url = url
-        self.queued_bytes = 0
         self.messages_sent = 0
         self.messages_dropped = 0
         self.bytes_sent = 0
         self._owner = owner
-        self._queue: deque[tuple[bytes, int]] = deque()
+        self._control = _Queue(owner.settings.max_control_bytes)
+        self._bulk = _Queue(owner.settings.max_queue_bytes)
         self._paused = False
         self._stopped = False
         self._attempts = 0
@@ -117,6 +166,11 @@ class Link:
         self._dialled: Connection | None = None
         self._connecting: Deferred[IProtocol] | None = None
         self._retry: IDelayedCall | None = None
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits to be written."""
+        return self._control.size_bytes + self._bulk.size_bytes
 
     @property
     def is_open(self) -> bool:
@@ -155,17 +209,33 @@ class Link:
         if not self.is_open:
             self._drop(len(messages))
             return
-        left = len(messages)
-        room = self._owner.settings.max_queue_bytes
+        if self._paused:
+            self._put(self._control, [m for m in messages if m.type not in BULK])
+            self._put(self._bulk, [m for m in messages if m.type in BULK])
+            return
+        written = 0
         for body, count in encode_frames(messages):
-            if not self._paused:
-                self._write(body, count)
-            elif self._queue and self.queued_bytes + len(body) > room:
+            self._write(body, count)
+            written += count
+            if self._paused:
+                if written < len(messages):
+                    self.send(messages[written:])
+                return
+
+    def send_now(self, message: Message) -> bool:
+        """Write C{message} if the transport has room; whether it was written."""
+        if self._paused or not self.is_open:
+            return False
+        for body, count in encode_frames([message]):
+            self._write(body, count)
+        return True
+
+    def _put(self, queue: _Queue, messages: Sequence[Message]) -> None:
+        left = len(messages)
+        for body, count in encode_frames(messages):
+            if not queue.put(body, count):
                 self._drop(left)
                 return
-            else:
-                self._queue.append((body, count))
-                self.queued_bytes += len(body)
             left -= count
 
     def pauseProducing(self) -> None:
@@ -175,10 +245,14 @@ class Link:
     def resumeProducing(self) -> None:
         """The transport has written what it had."""
         self._paused = False
-        while self._queue and not self._paused:
-            body, count = self._queue.popleft()
-            self.queued_bytes -= len(body)
-            self._write(body, count)
+        while not self._paused:
+            if self._control:
+                self._write(*self._control.get())
+            elif self._bulk:
+                self._write(*self._bulk.get())
+            else:
+                self._owner.link_has_room(self)
+                return
 
     def stopProducing(self) -> None:
         """The transport is gone; L{closed} follows."""
@@ -206,9 +280,7 @@ class Link:
         was_open = self._open is not None
         self._dialled = self._open = None
         self._paused = False
-        waited = sum(count for _, count in self._queue)
-        self._queue.clear()
-        self.queued_bytes = 0
+        waited = self._control.clear() + self._bulk.clear()
         held = self._owner.now() - self._opened_at
         did_hold = was_open and held >= self._owner.settings.retry_most_seconds
         if did_hold:

@@ -116,6 +116,9 @@ class PeerHandler(PeerPolicy, Protocol):
     def connected(self, node_id: int) -> None:
         """Messages to that member will be sent from now on."""
 
+    def has_room(self, node_id: int) -> None:
+        """The connection to that member takes more again, after it had enough."""
+
     def disconnected(self, node_id: int) -> None:
         """
         A connection with that member is gone, by no doing of this node: the
@@ -289,6 +292,18 @@ class Peers(Service):
         else:
             link.send(messages)
 
+    def send_now(self, message: Message) -> bool:
+        """
+        Hand one message to the connection with its receiver; unlike with L{send}
+        it is then never dropped on this side while the connection holds.
+
+        @return: whether that was done.  If not (no connection, or one that has
+            enough to send), nothing follows.
+        @raise ValueError: as for L{send}.
+        """
+        link = self._links.get(message.to)
+        return link is not None and link.send_now(message)
+
     def send_snapshot(
         self, to: int, message: Message, chunks: Iterator[bytes]
     ) -> Deferred[None]:
@@ -427,6 +442,11 @@ class Peers(Service):
         self._complaints.pop(f"member {link.node_id}", None)
         log.info("connected to member {node} at {url}", node=link.node_id, url=link.url)
         self._handler.connected(link.node_id)
+
+    def link_has_room(self, link: Link) -> None:
+        """It had enough to send, and has no more."""
+        if self.running:
+            self._handler.has_room(link.node_id)
 
     def link_lost(self, link: Link) -> None:
         """A connection that was open is gone, with what was in it."""

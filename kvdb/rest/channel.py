@@ -11,6 +11,8 @@ Rules:
   whether it is still at the same.
 * One request at a time, in order.  What a client sends ahead is held up to
   L{MAX_HELD_BYTES}, then left in TCP.
+* A long body is read once there is room for it (L{kvdb.rest.intake}); the time
+  until then is not its sender's.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
 
+from kvdb.rest.intake import SHORT_BODY_BYTES
 from kvdb.rest.lane import MEASURED, Lane
 from kvdb.store.commands import Outcome, Put
 
@@ -44,6 +47,7 @@ class FastChannel(http.HTTPChannel):
     @ivar lane: None for a server that has none.
     @ivar held_bytes: what has arrived and waits to be looked at.
     @ivar closing: it was asked to close.
+    @ivar waiting: a body is not read, as there is no room for it yet.
     """
 
     transport: Any
@@ -63,8 +67,11 @@ class FastChannel(http.HTTPChannel):
     _answered_before = 0
     _whole = 0  # requests that twisted.web had whole
     closing = False
+    _counted = False  # a body takes up room, or waits for it
+    waiting = False
+    _no_room = False  # twisted.web gets a request whose body is to be dropped
     _handling = False  # the last of them waits for its answer
-    _doing: tuple[bool, bool, int] = (False, False, 0)
+    _doing: tuple[bool, bool, bool, int] = (False, False, False, 0)
     _since = 0.0
 
     def __init__(self) -> None:
@@ -88,9 +95,10 @@ class FastChannel(http.HTTPChannel):
     def doing_so_for(self, now: float) -> float:
         """
         For how many seconds, as seen by who calls this now and then, it has been
-        waiting for the same request, or for the rest of it, or to answer it.
+        waiting for the same request, or for the rest of it, for room, or to answer.
         """
-        doing = (self.arriving, self.closing, self._answered + self._whole)
+        done = self._answered + self._whole
+        doing = (self.arriving, self.waiting, self.closing, done)
         if doing != self._doing:
             self._doing, self._since = doing, now
         return now - self._since
@@ -115,6 +123,7 @@ class FastChannel(http.HTTPChannel):
         if self._aside:
             if not self.closing:
                 super().dataReceived(data)
+                self._wait_on()
         elif self._asked:
             self._hold(data)
             if self.held_bytes > MAX_HELD_BYTES:
@@ -122,6 +131,7 @@ class FastChannel(http.HTTPChannel):
         elif self._held:
             self._hold(data)
             self._go_on()
+            self._wait_on()
         else:
             self._take(data)
 
@@ -155,6 +165,7 @@ class FastChannel(http.HTTPChannel):
         if len(data) < end:
             self._hold(data)
             self._needed_bytes = end
+            self._admit(end - begin)
             return
         if len(data) > end:
             self._hold(data[end:])
@@ -172,6 +183,46 @@ class FastChannel(http.HTTPChannel):
         else:
             self._reading = key
             lane.database.read_for(self)
+
+    # Room for long bodies.
+
+    def _admit(self, length: int) -> None:
+        """A body of C{length} bytes begins."""
+        if length > SHORT_BODY_BYTES:
+            self._counted = True
+            self.waiting = not self.site.intake.admit(self, length)
+            self._wait_on()
+
+    def _wait_on(self) -> None:
+        """Read no further while there is no room."""
+        if self.waiting:
+            self.transport.pauseProducing()
+
+    def go_on(self) -> None:
+        """See L{Sender<kvdb.rest.intake.Sender>}."""
+        self.waiting = False
+        if not self._full:
+            self.transport.resumeProducing()
+
+    def give_up(self) -> None:
+        """No room was found in time: drop the body as it comes, and then say so."""
+        self._release()
+        if self._aside:
+            self.requests[-1].drop_body()
+        else:
+            held = b"".join(self._held)
+            self._held.clear()
+            self.held_bytes = self._needed_bytes = 0
+            self._no_room = True
+            self._step_aside(held)
+            self._no_room = False
+        if not self._full:
+            self.transport.resumeProducing()
+
+    def _release(self) -> None:
+        """The body is not held any more, nor waited for."""
+        self._counted = self.waiting = False
+        self.site.intake.release(self)
 
     # Answers: a channel is the L{Caller<kvdb.interfaces.Caller>} of its request.
 
@@ -202,6 +253,8 @@ class FastChannel(http.HTTPChannel):
     def _answer(self, answer: bytes) -> None:
         self._asked = False
         self._answered += 1
+        if self._counted:
+            self._release()
         lane = self.lane
         assert lane is not None, "an answer of no lane"
         if self._begun:
@@ -227,6 +280,15 @@ class FastChannel(http.HTTPChannel):
             return
         super().dataReceived(data)
 
+    def allHeadersReceived(self) -> None:
+        """The head of a request has come."""
+        super().allHeadersReceived()
+        request = self.requests[-1]
+        if self._no_room:
+            request.drop_body()
+        else:
+            self._admit(request.longest_held)
+
     def allContentReceived(self) -> None:
         """A request has come, whole."""
         self._whole += 1
@@ -236,6 +298,8 @@ class FastChannel(http.HTTPChannel):
     def requestDone(self, request: Any) -> None:
         """twisted.web has answered: have the connection back."""
         self._handling = False
+        if self._counted:
+            self._release()
         super().requestDone(request)
         if self.persistent and not self.requests:
             self._aside = False
@@ -261,11 +325,14 @@ class FastChannel(http.HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """See there."""
         self._aside, self._asked = True, False
+        if self._counted:
+            self._release()
         super().connectionLost(reason)
 
     def timeoutConnection(self) -> None:
         """Only where nothing was asked since the time was set last."""
-        if self._asked or self._answered != self._answered_before:
+        busy = self._asked or self.waiting
+        if busy or self._answered != self._answered_before:
             self._answered_before = self._answered
             self.setTimeout(self.timeOut)
         else:

@@ -34,6 +34,7 @@ from kvdb.interfaces import Database
 from kvdb.rest.app import API, Exposition, RawPathResource, route_of, send
 from kvdb.rest.backing_up import BackingUp
 from kvdb.rest.channel import FastChannel
+from kvdb.rest.intake import Intake
 from kvdb.rest.keys import Keys, too_large
 from kvdb.rest.lane import Counted, Lane, encode_answer
 from kvdb.rest.listing import Listing
@@ -59,6 +60,14 @@ given a second more each."""
 
 ARRIVE_BYTES: Final = 16 << 10
 
+SCARCE_SECONDS: Final = 5.0
+"""The same while others wait for room for their bodies."""
+
+SCARCE_BYTES: Final = 128 << 10
+
+ROOM_SECONDS: Final = 10.0
+"""How long a body may wait for room, see L{kvdb.rest.intake}."""
+
 LINGER_SECONDS: Final = 60.0
 """How long a client may take to read its last answer."""
 
@@ -76,6 +85,9 @@ FINISH_STEP: Final = 0.02
 
 METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
 """Counted by their names; all else is other."""
+
+WITH_BODY: Final = frozenset({b"PUT", b"POST"})
+"""Methods whose bodies are looked at; those of others are read and dropped."""
 
 STREAMS: Final = frozenset({"watch", "snapshot"})
 
@@ -104,7 +116,12 @@ class RestSettings:
 
 
 class BoundedRequest(server.Request):
-    """A request whose body takes no more memory than the longest value."""
+    """
+    A request whose body takes no more memory than the longest value, and none
+    where the method has no use for it.
+
+    @ivar longest_held: how much of the body may come to be held, in bytes.
+    """
 
     content: Any
     transport: Any
@@ -112,6 +129,8 @@ class BoundedRequest(server.Request):
     guard: Guard | None = None
     local_only = False
     received = 0
+    longest_held = 0
+    _no_room = False
     _claimed: int | None = None
 
     def getRequestHostname(self) -> bytes:
@@ -122,19 +141,31 @@ class BoundedRequest(server.Request):
         """See L{twisted.web.http.Request}."""
         self._claimed = length
         self.content = io.BytesIO()
+        if self.channel._command in WITH_BODY:
+            most = self.max_body if length is None else length
+            self.longest_held = most if most <= self.max_body else 0
 
     def handleContentChunk(self, data: bytes) -> None:
         """See there."""
         self.received += len(data)
-        if self.received <= self.max_body:
+        if self.received <= self.longest_held:
             self.content.write(data)
         elif self.received > DRAIN_BYTES:
             self.transport.abortConnection()
         else:
             self.content = io.BytesIO()
 
+    def drop_body(self) -> None:
+        """There is no room for it, which its sender hears once it has come."""
+        self._no_room = True
+        self.longest_held = 0
+        self.content = io.BytesIO()
+
     def process(self) -> None:
         """See there."""
+        if self._no_room:
+            self.write_and_finish(_NO_ROOM)
+            return
         if self.received <= self.max_body:
             super().process()
             return
@@ -184,6 +215,7 @@ class Site(server.Site):
         self._clock: IReactorTime = kwargs["reactor"]
         self._complaints = Complaints(self._clock, log)
         self._sweeping: IDelayedCall | None = None
+        self.intake = Intake()
         self.open: dict[Any, None] = {}
         self.counts: Counter[Counted] = Counter()
         self._took: dict[str, Durations] = {}
@@ -237,8 +269,18 @@ class Site(server.Site):
             seconds = channel.doing_so_for(now)
             if seconds < CROWDED_SECONDS:
                 continue
-            if channel.arriving:
+            if channel.waiting:
+                if seconds >= ROOM_SECONDS:
+                    self._complaints.say(
+                        "room",
+                        "the bodies of requests come faster than they are stored;"
+                        " one was refused with 503",
+                    )
+                    channel.give_up()
+            elif channel.arriving:
                 longest = ARRIVE_SECONDS + channel.arrived_bytes / ARRIVE_BYTES
+                if self.intake.is_full:
+                    longest = SCARCE_SECONDS + channel.arrived_bytes / SCARCE_BYTES
                 if seconds >= longest:
                     self._complaints.say(
                         "slow", "a request took too long to arrive, and was cut"
@@ -298,6 +340,12 @@ _TOO_MANY: Final = plain_response(
         {b"retry-after": b"5"},
     ).answer()
 )
+_NO_ROOM: Final = Problem(
+    503,
+    "the bodies of other requests take up all room for them; nothing was done",
+    "Slow down, and try again, or ask another member.",
+    {b"retry-after": b"5"},
+).answer()
 _TOO_SLOW: Final = plain_response(
     Problem(408, "the request took too long to arrive; nothing was done").answer()
 )

@@ -414,3 +414,10 @@ class Tap:
         """See L{Transport<kvdb.node.pump.Transport>}."""
         self.observer.sends(self.machine, messages)
         self.network.send(to, messages)
+
+    def send_now(self, message: Message) -> bool:
+        """See there."""
+        sent: bool = self.network.send_now(message)
+        if sent:
+            self.observer.sends(self.machine, [message])
+        return sent

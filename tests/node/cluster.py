@@ -82,6 +82,13 @@ class Wire:
         if machine is not None:
             self.cluster.clock.callLater(DELAY, self._deliver, machine, frames)
 
+    def send_now(self, message: Message) -> bool:
+        """See there."""
+        if message.to not in self.connected():
+            return False
+        self.send(message.to, [message])
+        return True
+
     def _deliver(self, machine: Machine, frames: list[bytes]) -> None:
         if (self.node_id, machine.node_id) in self.cluster.cut:
             return

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import evolve
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvdb.interfaces import (
@@ -15,6 +16,7 @@ from kvdb.interfaces import (
     UnknownMember,
 )
 from kvdb.node import changes, gathering, proposals, pump
+from kvdb.node.node import Node
 from kvdb.peer.handshake import Refusal, RefusalCode
 from kvdb.raft.confchange import encode_conf_change
 from kvdb.raft.messages import (
@@ -134,6 +136,137 @@ class WritesAndReads(SynchronousTestCase):
 def note(_: Outcome, acknowledged: dict[bytes, int], key: bytes, round_: int) -> None:
     """A write was acknowledged."""
     acknowledged[key] = round_
+
+
+class PassedOn(SynchronousTestCase):
+    """Writes that a follower passes to its leader, a window of bytes at a time."""
+
+    def setUp(self) -> None:
+        self.patch(proposals, "MAX_PASSED_BYTES", 4 << 10)
+
+    def follower(self, cluster: Cluster) -> Node:
+        """One that follows, once all is quiet."""
+        leader = cluster.leader()
+        cluster.settle()
+        cluster.run(0.5)
+        return next(n for n in cluster.nodes() if n is not leader)
+
+    def many(self, node: Node, count: int = 50) -> list[Deferred[Outcome]]:
+        """Writes of 1 KiB, all at once."""
+        return [node.write(Put(b"k%d" % n, bytes(1 << 10))) for n in range(count)]
+
+    def test_no_more_than_the_window_is_under_way_and_all_of_it_comes_through(
+        self,
+    ) -> None:
+        cluster = Cluster(3)
+        node = self.follower(cluster)
+        leader = cluster.leader()
+        seen: list[int] = []
+        receive = leader.messages_received
+
+        def look(sender: int, messages: Sequence[Message]) -> None:
+            if any(m.type is MessageType.PROP for m in messages):
+                seen.append(node.pump.proposals.passed_bytes)
+                self.assertLessEqual(leader.pump.forwarded.size_bytes, 5 << 10)
+            receive(sender, messages)
+
+        self.patch(Node, "messages_received", receive_of(leader, look))
+        for write in self.many(node):
+            cluster.result(write)
+        self.assertGreater(len(seen), 10)
+        self.assertLessEqual(max(seen), 4 << 10)
+        self.assertEqual(node.pump.proposals.passed_bytes, 0)
+
+    def test_what_the_connection_does_not_take_never_is_unknown(self) -> None:
+        cluster = Cluster(3)
+        node = self.follower(cluster)
+        asked: list[Message] = []
+
+        def full(message: Message) -> bool:
+            asked.append(message)
+            return False
+
+        with_room = node.network.send_now
+        node.network.send_now = full  # type: ignore[method-assign]
+        writes = self.many(node)
+        cluster.run(1.0)
+        later = node.write(Put(b"later", b"v"))
+        cluster.run(node.settings.request_timeout - 0.5)
+        self.assertTrue(asked)
+        for write in writes:
+            self.failureResultOf(write, Unavailable)
+        self.assertNoResult(later)
+        node.network.send_now = with_room  # type: ignore[method-assign]
+        node.has_room(cluster.leader().pump.node_id)
+        cluster.result(later, 0.05)
+        for written in range(50):
+            self.assertIsNone(node.get(b"k%d" % written))
+
+    def test_room_for_more_is_made_use_of_at_once(self) -> None:
+        cluster = Cluster(3)
+        node = self.follower(cluster)
+        with_room = node.network.send_now
+        node.network.send_now = lambda message: False  # type: ignore[method-assign]
+        write = node.write(Put(b"k", b"v"))
+        cluster.clock.advance(0)
+        node.network.send_now = with_room  # type: ignore[method-assign]
+        node.has_room(cluster.leader().pump.node_id)
+        cluster.clock.advance(0)
+        self.assertGreater(node.pump.proposals.passed_bytes, 0)
+        cluster.result(write)
+
+    def test_what_is_lost_with_a_connection_holds_up_nothing_behind_it(self) -> None:
+        cluster = Cluster(3)
+        node = self.follower(cluster)
+        leader = cluster.leader().pump.node_id
+        way = (node.pump.node_id, leader)
+        writes = self.many(node)
+        cluster.clock.advance(0)
+        cluster.cut.add(way)
+        cluster.run(0.01)
+        cluster.cut.clear()
+        cluster.run(1.0)
+        for write in writes:
+            self.assertNoResult(write)
+        node.connected(leader)
+        window = (4 << 10) // (1 << 10) - 1  # what surrounds them counts, too
+        for write in writes[window:]:
+            cluster.result(write, 1.0)
+        cluster.run(node.settings.request_timeout)
+        for write in writes[:window]:
+            self.failureResultOf(write, OutcomeUnknown)
+
+    def test_the_rest_is_carried_to_the_next_leader_once(self) -> None:
+        for seed in range(5):
+            with self.subTest(seed=seed):
+                cluster = Cluster(3, seed)
+                node = self.follower(cluster)
+                old = cluster.leader().pump.node_id
+                writes = self.many(node)
+                cluster.run(0.002 * seed)
+                cluster.machines[old].crash()
+                for write in writes:
+                    self.assertIs(cluster.result(write).status, OutcomeStatus.DONE)
+                cluster.machines[old].start()
+                cluster.settle()
+                for number in range(50):
+                    record = cluster.leader().get(b"k%d" % number)
+                    self.assertEqual(record and record.version, 1)
+
+
+def receive_of(
+    one: Node, receive: Callable[[int, Sequence[Message]], None]
+) -> Callable[[Node, int, Sequence[Message]], None]:
+    """What takes C{one}'s messages to C{receive}, and the others' where they go."""
+    before = Node.messages_received
+
+    def received(node: Node, sender: int, messages: Sequence[Message]) -> None:
+        if node is one:
+            receive(sender, messages)
+        else:
+            before(node, sender, messages)
+
+    return received
 
 
 class Faults(SynchronousTestCase):

@@ -36,6 +36,10 @@ class OutboxTests(SynchronousTestCase):
     def send(self, to: int, messages: Sequence[Message]) -> None:
         self.sent.append((to, list(messages)))
 
+    def send_now(self, message: Message) -> bool:
+        self.sent.append((message.to, [message]))
+        return True
+
     def test_news_waits_and_is_sent_if_nothing_else_tells_it(self) -> None:
         late = news(5)
         self.outbox.send(2, [late])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Sized
+from typing import Any
 
+from attrs import fields_dict
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -19,8 +21,8 @@ from kvdb.store.encoding import split_commands
 DONE = Outcome(OutcomeStatus.DONE, 7)
 
 
-class ProposalsTests(SynchronousTestCase):
-    """Queue, proposal, outcome; time that runs out."""
+class Case(SynchronousTestCase):
+    """Proposals of one member, and those who take them."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -51,6 +53,10 @@ class ProposalsTests(SynchronousTestCase):
 
     def refuse(self, entries: Sequence[Entry]) -> None:
         raise ProposalDropped
+
+
+class ProposalsTests(Case):
+    """Queue, proposal, outcome; time that runs out."""
 
     def test_all_that_wait_are_proposed_at_once_in_order(self) -> None:
         for data in (b"a", b"b", b"c"):
@@ -211,6 +217,52 @@ class ProposalsTests(SynchronousTestCase):
         self.proposals.expire(10.0, "no leader")
         self.failureResultOf(under_way, OutcomeUnknown)
 
+    def test_nothing_is_kept_of_those_whose_time_ran_out(self) -> None:
+        for now in range(1000):
+            self.submit(b"queued", now=float(now)).addErrback(lambda _: None)
+            self.proposals.expire(float(now), "no leader")
+        self.assertEqual(len(self.proposals), 10)
+        self.proposals.expire(1010.0, "no leader")
+        kept = {
+            name: value
+            for name in fields_dict(Proposals)
+            if isinstance(value := getattr(self.proposals, name), Sized)
+            and name != "failed"
+            and len(value)
+        }
+        self.assertEqual((kept, self.proposals.queued_bytes), ({}, 0))
+        self.submit(b"a", now=1010.0)
+        self.proposals.offer(self.batches.append, 3)
+        self.assertEqual(self.proposed(), [[[b"a"]]])
+
+    def test_many_whose_time_ran_out_together_cost_a_pass_each(self) -> None:
+        looked_at: list[int] = []
+
+        class Table(dict[int, Any]):
+            def items(self) -> Any:
+                for number, item in super().items():
+                    looked_at.append(number)
+                    yield number, item
+
+        self.proposals._queue = Table()
+        for _ in range(100):
+            self.submit(b"x").addErrback(lambda _: None)
+        self.proposals.expire(10.0, "late")
+        self.assertEqual((len(looked_at), len(self.proposals)), (100, 0))
+
+    def test_what_is_carried_over_goes_before_what_came_later(self) -> None:
+        for data in (b"a", b"b"):
+            self.submit(data)
+        self.proposals.offer(self.batches.append, 3)
+        self.submit(b"c")
+        self.proposals.offer(self.batches.append, 4)
+        self.submit(b"d")
+        self.proposals.applied_term(4)
+        self.proposals.offer(self.batches.append, 4)
+        self.assertEqual(self.proposed()[2:], [[[b"a", b"b", b"d"]]])
+        self.proposals.offer(self.batches.append, 4)
+        self.assertEqual((len(self.batches), self.proposals.queued_bytes), (3, 0))
+
     def test_too_many_or_too_much_is_refused_at_once(self) -> None:
         self.patch(proposals, "MAX_WAITING", 2)
         self.submit(b"a")
@@ -221,3 +273,112 @@ class ProposalsTests(SynchronousTestCase):
         self.assertRaises(Unavailable, self.submit, b"c")
         self.proposals.offer(self.batches.append, 3)
         self.submit(b"c")
+
+
+class WindowTests(Case):
+    """What a follower passes on at a time."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(proposals, "MAX_PASSED_BYTES", 4)
+
+    def pass_on(self, term: int = 3) -> list[bytes]:
+        """What more is passed on."""
+        before = len(self.batches)
+        self.proposals.offer(self.batches.append, term, elsewhere=True)
+        return [
+            data
+            for batch in self.proposed()[before:]
+            for entry in batch
+            for data in entry
+        ]
+
+    def fill(self) -> list[Deferred[Outcome]]:
+        """Fill the window, with two more that wait."""
+        waiting = [self.submit(data) for data in (b"aa", b"bb", b"cc", b"dd")]
+        self.assertEqual(self.pass_on(), [b"aa", b"bb"])
+        self.assertEqual(self.pass_on(), [])
+        counts = (self.proposals.passed_bytes, self.proposals.queued_bytes)
+        self.assertEqual(counts, (4, 4))
+        return waiting
+
+    def test_the_rest_is_passed_on_as_outcomes_come(self) -> None:
+        waiting = self.fill()
+        self.proposals.settle(5, 1, DONE)
+        self.assertEqual(self.pass_on(), [b"cc"])
+        self.proposals.settle(5, 3, DONE)
+        self.proposals.settle(5, 2, DONE)
+        self.assertEqual(self.pass_on(), [b"dd"])
+        self.proposals.settle(5, 4, DONE)
+        for one in waiting:
+            self.successResultOf(one)
+        counts = (self.proposals.passed_bytes, self.proposals.queued_bytes)
+        self.assertEqual(counts, (0, 0))
+
+    def test_the_rest_can_still_be_refused(self) -> None:
+        waiting = self.fill()
+        self.proposals.expire(10.0, "the leader did not answer")
+        for one, error in zip(
+            waiting,
+            (OutcomeUnknown, OutcomeUnknown, Unavailable, Unavailable),
+            strict=True,
+        ):
+            self.failureResultOf(one, error)
+        self.assertEqual(self.proposals.passed_bytes, 0)
+
+    def test_one_that_is_longer_than_the_window_goes_alone(self) -> None:
+        for data in (b"a", b"longer", b"b", b"c"):
+            self.submit(data)
+        self.assertEqual(self.pass_on(), [b"a"])
+        self.proposals.settle(5, 1, DONE)
+        self.assertEqual(self.pass_on(), [b"longer"])
+        self.assertEqual(self.pass_on(), [])
+        self.proposals.settle(5, 2, DONE)
+        self.assertEqual(self.pass_on(), [b"b", b"c"])
+
+    def test_the_window_does_not_leak_whatever_is_lost(self) -> None:
+        losses: list[tuple[str, int, Callable[[Proposals], None]]] = [
+            ("another connection", 3, lambda p: p.open_window()),
+            ("another leader", 4, lambda p: None),
+            ("a snapshot", 3, lambda p: p.lost_sight()),
+            ("time", 3, lambda p: p.expire(10.0, "late")),
+        ]
+        for what, term, lose in losses:
+            with self.subTest(what):
+                self.setUp()
+                lost = [self.submit(data) for data in (b"aa", b"bb")]
+                self.assertEqual(self.pass_on(), [b"aa", b"bb"])
+                later = self.submit(b"cccc", now=5.0)
+                lose(self.proposals)
+                self.assertEqual(self.pass_on(term), [b"cccc"])
+                # What is over gives nothing back a second time.
+                self.proposals.expire(10.0, "late")
+                for one in lost:
+                    self.failureResultOf(one, OutcomeUnknown)
+                self.assertEqual(self.proposals.passed_bytes, 4)
+                self.proposals.settle(5, 3, DONE)
+                self.successResultOf(later)
+                self.assertEqual(self.proposals.passed_bytes, 0)
+
+    def test_what_is_carried_over_takes_a_part_of_the_new_window(self) -> None:
+        self.fill()
+        self.assertEqual(self.pass_on(4), [b"cc", b"dd"])
+        self.proposals.applied_term(4)
+        self.assertEqual(self.proposals.queued_bytes, 4)
+        self.assertEqual(self.pass_on(4), [])
+        self.proposals.settle(5, 3, DONE)
+        self.assertEqual(self.pass_on(4), [b"aa"])
+
+    def test_who_leads_has_no_window(self) -> None:
+        for _ in range(9):
+            self.submit(b"aaaa")
+        self.proposals.offer(self.batches.append, 3)
+        self.assertEqual(self.proposals.queued_bytes, 0)
+        self.assertEqual(self.proposals.passed_bytes, 0)
+
+    def test_what_was_not_sent_stays_queued_and_takes_no_part(self) -> None:
+        waiting = self.submit(b"aaaa")
+        self.proposals.offer(self.refuse, 3, elsewhere=True)
+        self.assertEqual(self.proposals.passed_bytes, 0)
+        self.proposals.expire(10.0, "no connection")
+        self.failureResultOf(waiting, Unavailable)

@@ -31,7 +31,8 @@ from kvdb.peer.handshake import Hello, Identity, Refusal, admit
 from kvdb.peer.peers import Peers
 from kvdb.peer.report import Report
 from kvdb.peer.snapshots import SnapshotRefused, SnapshotSink
-from kvdb.raft.messages import Message, MessageType
+from kvdb.raft.messages import Entry, Message, MessageType
+from kvdb.storage.records import encode_entry
 
 CLUSTER = 0xC1
 TRANSPORT_BYTES = 2**16
@@ -317,6 +318,7 @@ class Member:
         self.received: list[tuple[int, Message]] = []
         self.reports: list[tuple[int, Report]] = []
         self.events: list[tuple[Any, ...]] = []
+        self.rooms: list[int] = []
         self.refusals: list[tuple[int, Refusal]] = []
         self.offers: list[Message] = []
         self.sink: Sink | None = Sink()
@@ -363,6 +365,9 @@ class Member:
     def connected(self, node_id: int) -> None:
         self.events.append(("connected", node_id))
 
+    def has_room(self, node_id: int) -> None:
+        self.rooms.append(node_id)
+
     def disconnected(self, node_id: int) -> None:
         self.events.append(("disconnected", node_id))
 
@@ -384,6 +389,13 @@ class Member:
         if self.sink is None:
             raise SnapshotRefused("not now")
         return self.sink
+
+
+def append(from_: int, to: int, index: int = 0, size: int = 0) -> Message:
+    """One that brings an entry, of C{size} bytes with what surrounds it."""
+    bare = len(encode_entry(Entry(1, 1)))
+    entry = Entry(1, index + 1, data=bytes(max(0, size - bare)))
+    return Message(MessageType.APP, to, from_, 1, 1, index, entries=[entry])
 
 
 def heartbeat(from_: int, to: int, commit: int = 0, size: int = 0) -> Message:

@@ -15,7 +15,7 @@ from kvdb.peer.framing import FrameType
 from kvdb.peer.links import back_off
 from kvdb.peer.peers import PeerStatus
 from kvdb.raft.messages import Entry, EntryType, Message, MessageType, Snapshot
-from tests.peer.network import Member, Network, heartbeat, host, url
+from tests.peer.network import Member, Network, append, heartbeat, host, url
 
 
 class Pair(SynchronousTestCase):
@@ -142,7 +142,7 @@ class Delivery(Pair):
 
 
 class BackPressure(Pair):
-    settings = PeerSettings(max_queue_bytes=300_000)
+    settings = PeerSettings(max_queue_bytes=300_000, max_control_bytes=100_000)
 
     def stall(self) -> list[Any]:
         """Have member 2 read nothing; returns its ends."""
@@ -154,7 +154,7 @@ class BackPressure(Pair):
     def test_a_queue_is_bounded_and_what_finds_no_room_is_dropped(self) -> None:
         self.start()
         ends = self.stall()
-        sent = [heartbeat(1, 2, commit, size=50_000) for commit in range(20)]
+        sent = [append(1, 2, index, size=50_000) for index in range(20)]
         for message in sent:
             self.a.say(2, message)
             self.assertLessEqual(self.a.peers.status()[2].queued_bytes, 300_000)
@@ -173,7 +173,7 @@ class BackPressure(Pair):
     def test_of_one_turns_messages_those_without_room_are_dropped(self) -> None:
         self.start()
         self.stall()
-        big = [heartbeat(1, 2, commit, size=60_000) for commit in range(40)]
+        big = [append(1, 2, index, size=60_000) for index in range(40)]
         self.a.say(2, *big)
         # Frames hold 17 of these: one is with the transport, one waits alone.
         status = self.a.peers.status()[2]
@@ -197,7 +197,7 @@ class BackPressure(Pair):
         self.start()
         self.stall()
         for _ in range(5):
-            self.a.say(2, heartbeat(1, 2, size=50_000))
+            self.a.say(2, append(1, 2, size=50_000))
         self.crash(self.b)
         status = self.a.peers.status()[2]
         self.assertEqual((status.queued_bytes, status.messages_dropped), (0, 3))
@@ -207,13 +207,82 @@ class BackPressure(Pair):
         self.start()
         self.stall()
         for _ in range(5):
-            self.a.say(2, heartbeat(1, 2, size=50_000))
+            self.a.say(2, append(1, 2, size=50_000))
         for wire in list(self.network.transports):
             wire.abortConnection()
         self.network.run(1.0)
         self.a.say(2, heartbeat(1, 2, 77))
         self.network.run()
         self.assertEqual([m.commit for _, m in self.b.received], [77])
+
+    def test_control_messages_overtake_bulk_that_waits(self) -> None:
+        self.start()
+        ends = self.stall()
+        bulk = [append(1, 2, index, size=100_000) for index in range(3)]
+        news = append(1, 2, 3)
+        news.entries = ()
+        proposal = Message(MessageType.PROP, 2, 1, 1, entries=[Entry(0, 0)])
+        answer = Message(MessageType.HEARTBEAT_RESP, 2, 1, 1)
+        self.a.say(2, bulk[0])
+        self.a.say(2, bulk[1])
+        self.a.say(2, bulk[2], news, heartbeat(1, 2, 1), proposal)
+        self.a.say(2, answer)
+        for wire in ends:
+            wire.resumeProducing()
+        self.network.run()
+        arrived = [m for _, m in self.b.received]
+        self.assertEqual(
+            arrived,
+            [bulk[0], heartbeat(1, 2, 1), answer, *bulk[1:], news, proposal],
+        )
+
+    def test_of_one_turns_messages_control_does_not_wait_for_many_frames(self) -> None:
+        self.start()
+        bulk = [append(1, 2, index, size=700_000) for index in range(3)]
+        self.a.say(2, *bulk[:2], heartbeat(1, 2, 1), bulk[2])
+        self.network.run()
+        arrived = [m for _, m in self.b.received]
+        self.assertEqual(arrived, [bulk[0], heartbeat(1, 2, 1), bulk[1]])
+
+    def test_control_messages_have_a_queue_of_their_own_that_is_bounded(self) -> None:
+        self.start()
+        ends = self.stall()
+        for index in range(9):
+            self.a.say(2, append(1, 2, index, size=70_000))
+        dropped = self.a.peers.status()[2].messages_dropped
+        self.assertGreater(dropped, 0)
+        beats = [heartbeat(1, 2, commit, size=30_000) for commit in range(9)]
+        for beat in beats:
+            self.a.say(2, beat)
+        self.network.run()
+        self.assertEqual(self.a.peers.status()[2].messages_dropped, dropped + 6)
+        self.assertIn(("unreachable", 2), self.a.events)
+        for wire in ends:
+            wire.resumeProducing()
+        self.network.run()
+        arrived = [m for _, m in self.b.received if m.type is MessageType.HEARTBEAT]
+        self.assertEqual(arrived, beats[:3])
+
+    def test_what_is_sent_now_is_with_the_transport_or_nothing_was_done(self) -> None:
+        proposal = Message(MessageType.PROP, 2, 1, 1, entries=[Entry(0, 0)])
+        self.assertFalse(self.a.peers.send_now(proposal), "no connection")
+        self.start()
+        elsewhere = Message(MessageType.PROP, 3, 1, 1, entries=[Entry(0, 0)])
+        self.assertFalse(self.a.peers.send_now(elsewhere))
+        ends = self.stall()
+        large = Entry(0, 0, data=bytes(100_000))
+        first = Message(MessageType.PROP, 2, 1, 1, entries=[large])
+        self.assertTrue(self.a.peers.send_now(first))
+        self.assertFalse(self.a.peers.send_now(proposal), "it has enough")
+        self.assertEqual(self.a.peers.status()[2].queued_bytes, 0)
+        self.network.run()
+        self.assertEqual((self.a.events, self.a.rooms), ([], []))
+        for wire in ends:
+            wire.resumeProducing()
+        self.network.run()
+        self.assertEqual([m for _, m in self.b.received], [first])
+        self.assertEqual(self.a.rooms, [2])
+        self.assertTrue(self.a.peers.send_now(proposal))
 
 
 class Loss(Pair):

@@ -66,6 +66,9 @@ class Node:
     def connected(self, node_id: int) -> None:
         self.events.append(("connected", node_id))
 
+    def has_room(self, node_id: int) -> None:
+        pass
+
     def disconnected(self, node_id: int) -> None:
         self.events.append(("disconnected", node_id))
 
