@@ -90,7 +90,7 @@ log = Logger(namespace="kvdb.node")
 MAX_READYS_PER_TURN: Final = 16
 """Passes through the core before the reactor has its turn again."""
 
-REMEDIES: Final[dict[type[Exception], str]] = {
+REMEDIES: Final[dict[type, str]] = {
     CommittedConflict: (
         "Both cannot be right, so a majority of the members has lost what was durable:"
         " a data directory was put back to an older copy, or a disk lost what it had"
