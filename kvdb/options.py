@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import getopt
 import os
+import re
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -24,7 +26,7 @@ from kvdb import __version__
 from kvdb.config import BadConfig, read_config
 from kvdb.logs import FORMATS, LEVELS
 from kvdb.node.settings import NodeSettings
-from kvdb.preflight import MAX_CONNECTIONS_LIMIT
+from kvdb.preflight import MAX_CONNECTIONS_LIMIT, Refused, check_runner
 from kvdb.rest.site import MAX_CONNECTIONS
 from kvdb.settings import Settings
 from kvdb.store.membership import url_problem
@@ -45,6 +47,14 @@ line of 16 KiB, with room for the rest of it."""
 
 MAX_SYNC_INTERVAL: Final = 10_000
 """The highest C{--sync-interval}, in milliseconds."""
+
+_PLATFORM_VARIABLE: Final = "port"
+"""The option whose variable a platform sets too: where a Service is named kvdb,
+Kubernetes has C{KVDB_PORT=tcp://10.0.0.1:12380} in every container, as Docker's links
+did."""
+
+_PLATFORM_VALUE: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+"""How its values begin; no port does (RFC 3986, section 3.1)."""
 
 _TLS_FILES: Final = ("cert", "key", "trusted-ca")
 
@@ -123,7 +133,29 @@ def _variable(name: str) -> str:
 
 def _environment(name: str) -> str | None:
     """What the environment says of an option."""
-    return os.environ.get(_variable(name))
+    value = os.environ.get(_variable(name))
+    return None if _is_platform_value(name, value) else value
+
+
+def _is_platform_value(name: str, value: str | None) -> bool:
+    return (
+        name == _PLATFORM_VARIABLE
+        and value is not None
+        and _PLATFORM_VALUE.match(value) is not None
+    )
+
+
+def ignored_variables() -> list[str]:
+    """A line for each variable that the platform has set, and that is ignored."""
+    variable = _variable(_PLATFORM_VARIABLE)
+    value = os.environ.get(variable)
+    if not _is_platform_value(_PLATFORM_VARIABLE, value):
+        return []
+    return [
+        f"{variable}={value} is ignored: it is no port, but what Kubernetes sets where"
+        f" a Service is named kvdb; use --{_PLATFORM_VARIABLE}, --config, or"
+        " enableServiceLinks: false"
+    ]
 
 
 def _flag(name: str) -> bool | None:
@@ -269,6 +301,17 @@ class Options(usage.Options):
             if self.parent is None:
                 raise
             raise SystemExit(f"kvdb: {error}; see twistd kvdb --help") from None
+        if self.parent is not None:
+            self._check_runner()
+
+    def _check_runner(self) -> None:
+        # Here, for twistd looks at its pidfile before it asks for anything else.
+        try:
+            removed = check_runner(self.parent)
+        except Refused as error:
+            raise SystemExit(f"kvdb: {error}") from None
+        if removed is not None:
+            print(f"kvdb: {removed}", file=sys.stderr)  # noqa: T201
 
     def _parse(self, options: Sequence[str] | None) -> None:
         typed = list(options or [])

@@ -12,8 +12,9 @@ import errno
 import os
 import resource
 import socket
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from kvdb.peer.addresses import parse_peer_url
 from kvdb.reloading import RealFiles, Unusable
@@ -65,6 +66,76 @@ def check(settings: Settings) -> None:
     _check_port(peer_host, peer_port, f"the peer URL {settings.peer_url} in --cluster")
     what = f"--port {settings.port} of --host {settings.host}"
     _check_port(settings.host, settings.port, what)
+
+
+def check_runner(runner: Mapping[str, Any]) -> str | None:
+    """
+    What twistd itself would say with a traceback, or wrongly: files that it cannot
+    write, and a pidfile that an unclean stop has left.
+
+    @param runner: twistd's options.
+    @return: a line about a pidfile that was removed, if one was.
+    @raise Refused: with the reason.
+    """
+    if runner["chroot"]:
+        return None  # what it finds there cannot be seen from here
+    base = Path(runner["rundir"] or ".")
+    pidfile, logfile = runner["pidfile"], runner["logfile"]
+    if not runner["nodaemon"]:
+        logfile = logfile or "twistd.log"
+    removed = _check_pidfile(base / pidfile) if pidfile else None
+    for name, path in (("pidfile", pidfile), ("logfile", logfile)):
+        if path and path != "-" and not _can_be_written(base / path):
+            hint = "; in the foreground --pidfile= does without" * (name == "pidfile")
+            raise Refused(
+                f"--{name}: {path} cannot be written: give it a place in a directory"
+                f" of this user's{hint}"
+            )
+    return removed
+
+
+def _can_be_written(path: Path) -> bool:
+    if path.exists():
+        return path.is_file() and os.access(path, os.W_OK)
+    return os.access(path.parent, os.W_OK | os.X_OK)
+
+
+def _check_pidfile(path: Path) -> str | None:
+    """twistd takes any process for the one that wrote the file, even itself."""
+    try:
+        process = int(path.read_text())
+    except (OSError, ValueError):
+        return None  # twistd says so
+    if process == os.getpid():
+        who = "is this one"
+    elif _is_twistd(process):
+        raise Refused(
+            f"--pidfile: {path} names process {process}, which runs: stop it, or give"
+            " this node a --pidfile and a --logfile of its own"
+        )
+    else:
+        who = "is none of twistd's"
+    try:
+        path.unlink()
+    except OSError as error:
+        raise Refused(
+            f"--pidfile: {path} was left by an unclean stop (process {process} {who}),"
+            f" and cannot be removed ({error.strerror}): remove it"
+        ) from error
+    return (
+        f"{path} was left by an unclean stop (process {process} {who}), and was removed"
+    )
+
+
+def _is_twistd(process: int) -> bool:
+    """Whether a process runs, and may be one of twistd's."""
+    try:
+        words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # who cannot be asked is taken for one
+    return any(b"twistd" in word or b"kvdb" in word for word in words)
 
 
 def _check_files(settings: Settings) -> None:

@@ -47,7 +47,7 @@ from kvdb.metrics import Metrics
 from kvdb.node.node import Node
 from kvdb.node.replica import Replica, ReplicaDiverged, open_replica
 from kvdb.notify import READY, STOPPING, Telling, is_managed, watchdog_seconds
-from kvdb.options import Options
+from kvdb.options import Options, ignored_variables
 from kvdb.peer.addresses import parse_peer_url, tcp_dial, url_of
 from kvdb.peer.handshake import Identity as PeerIdentity
 from kvdb.peer.peers import Peers
@@ -531,4 +531,6 @@ def makeService(options: Options, reactor: Any = None) -> Kvdb:
     kvdb.log_observer = logs.set_up(
         options.parent, options["log-format"], options["log-level"], reactor
     )
+    for line in ignored_variables():
+        log.warn("{line}", line=line)
     return kvdb

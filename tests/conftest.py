@@ -6,6 +6,7 @@ something behind in the reactor, or an error in the log, has failed.
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,15 @@ import pytest
 from twisted.internet import reactor
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from zope.interface import provider
+
+
+def pytest_configure() -> None:
+    """
+    Ctrl-C as in a terminal, in the processes of tests too: C{nohup make test &}
+    begins with the signal ignored, and whoever is started inherits that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvdb.options import Options, parse_cluster
+from kvdb.options import Options, ignored_variables, parse_cluster
 from kvdb.settings import Settings
 
 THREE = "http://127.0.0.1:1,http://127.0.0.1:2,http://127.0.0.1:3"
@@ -68,6 +68,36 @@ class OptionsTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, settings)
             self._set(name, before)
             self.assertTrue(str(error).startswith(text), str(error))
+
+    def test_what_a_platform_sets_for_a_service_is_ignored(self) -> None:
+        # All that Kubernetes sets where Services kvdb and kvdb-peers stand.
+        environment = {
+            "KVDB_SERVICE_HOST": "10.0.0.1",
+            "KVDB_SERVICE_PORT": "12380",
+            "KVDB_SERVICE_PORT_CLIENTS": "12380",
+            "KVDB_PORT": "tcp://10.0.0.1:12380",
+            "KVDB_PORT_12380_TCP": "tcp://10.0.0.1:12380",
+            "KVDB_PORT_12380_TCP_PROTO": "tcp",
+            "KVDB_PORT_12380_TCP_PORT": "12380",
+            "KVDB_PORT_12380_TCP_ADDR": "10.0.0.1",
+            "KVDB_PEERS_SERVICE_HOST": "10.0.0.2",
+            "KVDB_PEERS_PORT": "tcp://10.0.0.2:12379",
+        }
+        for name, value in environment.items():
+            self.addCleanup(self._set, name, self._set(name, value))
+        self.assertEqual(settings().port, 12380)
+        self.assertEqual(settings("--port", "7").port, 7)
+        for value in ("udp://[fd00::1]:53", "TCP://10.0.0.1:1", "tcp://"):
+            self._set("KVDB_PORT", value)
+            self.assertEqual(settings().port, 12380)
+            [line] = ignored_variables()
+            self.assertTrue(line.startswith(f"KVDB_PORT={value} is ignored"), line)
+        self._set("KVDB_PORT", "7")
+        self.assertEqual((settings().port, ignored_variables()), (7, []))
+        for value in ("://", "tcp:/a", "7://", "10.0.0.1:12380"):
+            self._set("KVDB_PORT", value)
+            self.assertRaises(UsageError, settings, "--port", "7")
+            self.assertEqual(ignored_variables(), [])
 
     def test_the_environment_turns_flags_on_and_off(self) -> None:
         self.addCleanup(self._set, "KVDB_JOIN", self._set("KVDB_JOIN", None))
