@@ -101,7 +101,7 @@ def _can_be_written(path: Path) -> bool:
 
 
 def _check_pidfile(path: Path) -> str | None:
-    """twistd takes any process for the one that wrote the file, even itself."""
+    """The runner takes any process for the one that wrote the file, even itself."""
     try:
         process = int(path.read_text())
     except (OSError, ValueError):

@@ -6,7 +6,7 @@ access file; and what it says where it keeps nobody out.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -105,6 +105,9 @@ class Security(Service):
 
     @ivar tls, peer_tls, access: what is read; None without such an option.
     @ivar guard: who checks requests, where there is an access file.
+    @ivar client_address, peer_address: where clients and peers are listened for: a
+        name until that is known, then what it stands for.
+    @ivar other_urls: the other members' peer URLs.
     @ivar when_access_changes: told so, and why: what was allowed before may not
         be any more.
     """
@@ -119,6 +122,9 @@ class Security(Service):
         self.access: Reloaded[Access] | None = None
         self.guard: Guard | None = None
         self.peer_url = settings.peer_url
+        self.client_address = settings.host
+        self.peer_address = parse_peer_url(settings.peer_url)[0]
+        self.other_urls: Callable[[], Iterable[str]] = lambda: ()
         self.when_access_changes: Callable[[str], None] = lambda why: None
 
     def startService(self) -> None:
@@ -202,6 +208,7 @@ class Security(Service):
         @raise Unusable: the URL is https, and there is no certificate.
         """
         self.peer_url = url
+        self.peer_address = parse_peer_url(url)[0]
         if not is_secured(url):
             return factory
         peer_tls, named = self._for_https(url)
@@ -285,7 +292,26 @@ class Security(Service):
 
     def _no_address(self) -> Iterator[str]:
         """That the others dial themselves, where they run on other machines."""
-        if is_unspecified(parse_peer_url(self.peer_url)[0]):
+        own = parse_peer_url(self.peer_url)[0]
+        local = is_loopback(self.peer_address)
+        hosts = {url: parse_peer_url(url)[0] for url in self.other_urls()}
+        elsewhere = [url for url, host in hosts.items() if not is_loopback(host)]
+        if local and any(hosts[url] != own for url in elsewhere):
+            yield (
+                f"members on other machines ({', '.join(elsewhere)}) cannot reach this"
+                f" member at {self.peer_url}, its peer URL: it listens at"
+                f" {self.peer_address}, which is this machine's alone (a name may be in"
+                " /etc/hosts).  Write an address that they reach in --cluster; a member"
+                " that runs is removed, and added with that URL under a new id"
+            )
+        unreachable = [url for url in hosts if url not in elsewhere]
+        if not local and unreachable:
+            yield (
+                f"{', '.join(unreachable)} in the membership is an address of each"
+                " machine's own, and this member is not reached at one: members on"
+                " different machines do not reach each other there"
+            )
+        if is_unspecified(own):
             yield (
                 f"other machines cannot reach this member at {self.peer_url}, its peer"
                 " URL: on each of them that is the machine itself.  Write one of this"
@@ -316,7 +342,7 @@ class Security(Service):
         asks = self.access is not None or (
             settings.tls is not None and settings.tls.client_cert_auth
         )
-        if not is_loopback(settings.host):
+        if not is_loopback(self.client_address):
             if not asks:
                 yield (
                     f"whoever reaches {place} may read and change everything: see"
@@ -328,8 +354,7 @@ class Security(Service):
                     f"what clients send to {place} can be read on its way"
                     f"{secrets}: see --cert-file"
                 )
-        peer_host = urlsplit(self.peer_url).hostname or ""
-        if is_loopback(peer_host):
+        if is_loopback(self.peer_address):
             return
         if not is_secured(self.peer_url):
             yield (

@@ -139,6 +139,35 @@ def test_a_peer_url_that_is_every_machines_is_told_of(machine: Machine) -> None:
         found.stopService()
 
 
+def test_warnings_go_by_the_address_that_is_listened_at(machine: Machine) -> None:
+    """A name may be this machine's alone: Debian has its own name at 127.0.1.1."""
+    named = ["--cluster", "http://box:1", "--port", "2"]
+    found = security(machine, *named)
+    assert len(list(found.warnings())) == 3
+    found.client_address = found.peer_address = "127.0.1.1"
+    assert list(found.warnings()) == []
+    found.other_urls = lambda: ["http://box:3", "http://127.0.0.1:4"]
+    assert list(found.warnings()) == []
+    found.other_urls = lambda: ["http://box:3", "http://10.0.0.2:1"]
+    [warning] = found.warnings()
+    assert "(http://box:3, http://10.0.0.2:1) cannot reach this member at" in warning
+    assert "it listens at 127.0.1.1" in warning
+    found.stopService()
+
+
+def test_a_loopback_among_others_addresses_is_told_of(machine: Machine) -> None:
+    found = security(machine, "--cluster", "http://127.0.0.1:1")
+    found.other_urls = lambda: ["http://10.0.0.2:1"]
+    [warning] = found.warnings()
+    assert "cannot reach this member at http://127.0.0.1:1" in warning
+    found.stopService()
+    found = security(machine, "--cluster", "http://10.0.0.1:1", "--host", "127.0.0.1")
+    found.other_urls = lambda: ["http://10.0.0.2:1", "http://[::1]:1"]
+    [warning] = [w for w in found.warnings() if "[::1]" in w]
+    assert warning.startswith("http://[::1]:1 in the membership is an address of each")
+    found.stopService()
+
+
 def put(machine: Machine, authority: Authority, **dates: Any) -> TLSFiles:
     """Files for TLS, in memory."""
     pair = authority.issue("10.0.0.1", **dates)
