@@ -38,6 +38,7 @@ from kvdb.reloading import Files, Reloaded, ReloadService, Unusable, read_file
 from kvdb.rest.problems import Problem
 from kvdb.rest.site import Site, plain_response
 from kvdb.settings import Settings
+from kvdb.store.urls import read_url
 from kvdb.tls.settings import TLSFiles
 
 log = Logger(namespace="kvdb.security")
@@ -328,7 +329,7 @@ class Security(Service):
                     f"what clients send to {place} can be read on its way"
                     f"{secrets}: see --cert-file"
                 )
-        peer_host = urlsplit(self.peer_url).hostname or ""
+        peer_host = read_url(self.peer_url)[1]
         if is_loopback(peer_host):
             return
         if not is_secured(self.peer_url):

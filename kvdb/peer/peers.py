@@ -333,6 +333,10 @@ class Peers(Service):
         """The peers to whom messages are sent now."""
         return [node for node in sorted(self._links) if self._links[node].is_open]
 
+    def versions(self) -> dict[int, int]:
+        """The protocol versions last agreed on with the peers, as far as known."""
+        return {n: link.version for n, link in self._links.items() if link.version}
+
     def status(self) -> dict[int, PeerStatus]:
         """What is known of each peer, by node id in their order."""
         return {
@@ -419,7 +423,9 @@ class Peers(Service):
         if link is not None:
             link.hurry()
         elif len(self._links) < MAX_LINKS:
-            self._reach(peer.node_id, peer.url)
+            link = self._reach(peer.node_id, peer.url)
+        if link is not None:
+            link.version = min(self.settings.max_version, hello.max_version)
         return inbox
 
     def connection_made(self, connection: Connection) -> None:
@@ -490,10 +496,11 @@ class Peers(Service):
             greeting[0].abort()
         return Accepted(self)
 
-    def _reach(self, node: int, url: str) -> None:
+    def _reach(self, node: int, url: str) -> Link:
         link = self._links[node] = Link(self, node, url)
         if self.running:
             link.start()
+        return link
 
     def _cut(self, node: int) -> None:
         self._links.pop(node).stop()
