@@ -88,7 +88,7 @@ class Members:
         try:
             url = body.decode("ascii").strip(" \t\r\n").rstrip("/")
         except UnicodeDecodeError:
-            url = ascii(body[:100])
+            url = repr(body[:100])
         problem = url_problem(url) if url else "the body holds no URL"
         if problem is not None:
             raise Problem(
