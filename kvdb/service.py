@@ -280,7 +280,14 @@ class NodeService(Service):
         # Elections and back-off need no secrecy, only that members differ.
         source = random.Random(int.from_bytes(self._host.entropy(16), "big"))
         reactor = self._host.reactor
-        address, port = parse_peer_url(url)
+        try:
+            address, port = parse_peer_url(url)
+        except ValueError as error:  # an earlier release may have let it in
+            raise Refused(
+                f"the peer URL of member {own.node_id} in its data: {error}, nor"
+                " listened at.  Remove the member, and add it under a new id with"
+                " another URL and an empty data directory"
+            ) from error
         security = self._security
 
         def listen(factory: IProtocolFactory) -> IListeningPort:

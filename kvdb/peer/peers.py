@@ -322,9 +322,14 @@ class Peers(Service):
         if to in self._sending or link is None or not self.running:
             sender.abort(f"member {to} is not known, or is being sent one")
             return sender.done
+        try:
+            endpoint = self.dial(link.url)
+        except ValueError as error:  # an earlier release may have let it in
+            sender.abort(str(error))
+            return sender.done
         self._sending[to] = sender
         connection = Dialled(self, sender, to, Purpose.SNAPSHOT)
-        connecting = self.dial(link.url).connect(OneConnection(connection))
+        connecting = endpoint.connect(OneConnection(connection))
         sender.done.addBoth(self._snapshot_sent, to, connecting)
         connecting.addErrback(lambda f: sender.abort(f.getErrorMessage()))
         return sender.done
