@@ -15,7 +15,7 @@ BENCH ?=
 	bench screenshots format clean
 
 help:  ## Show what can be made.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
 $(STAMP): pyproject.toml
 	@echo "Making an environment in $(ENV) (once; a minute or so)."

@@ -17,7 +17,6 @@ from tests.end_to_end.cluster import (
     LocalCluster,
     Process,
     ask,
-    local_cluster,
     until,
 )
 from tests.end_to_end.test_catch_up import write_many
@@ -138,9 +137,16 @@ def check_mixed(cluster: LocalCluster) -> None:
 def test_a_member_of_the_release_before_is_caught_up_by_snapshot(
     earlier: Path, tmp_path: Path
 ) -> None:
-    with local_cluster(tmp_path, 3, "--snapshot-count", "500") as cluster:
+    cluster = LocalCluster(tmp_path, ["--snapshot-count", "500"])
+    cluster.prepare(3)
+    # From its first start: that release does not read a later one's log.
+    behind = cluster.nodes[3]
+    behind.tree = earlier
+    try:
+        cluster.start()
+        if cluster.leader() is behind:
+            assert ask("POST", f"{behind.url}/_/leader").status == 200
         leader = cluster.leader()
-        behind = next(n for n in cluster.nodes.values() if n is not leader)
         behind.kill()
         threads = [
             threading.Thread(target=write_many, args=(leader, n * 5_000, 5_000))
@@ -151,11 +157,12 @@ def test_a_member_of_the_release_before_is_caught_up_by_snapshot(
         for thread in threads:
             thread.join()
         until(lambda: "the log was cut" in leader.log, "the log is cut")
-        behind.tree = earlier
         behind.start()
         behind.wait_ready()
         assert behind.get("key-7") == leader.get("key-7")
         assert "installed the snapshot" in behind.log
+    finally:
+        cluster.end()
 
 
 def test_refusals_and_membership_changes_are_applied_alike(
