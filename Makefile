@@ -11,11 +11,11 @@ SECONDS ?= 60
 MINUTES ?= 30
 BENCH ?=
 
-.PHONY: help env run stop start status test lint types unit sim fuzz crashes chaos mutants \
+.PHONY: help env run stop start status test lint types unit sim mixed-python fuzz crashes chaos mutants \
 	bench screenshots format clean
 
 help:  ## Show what can be made.
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
 $(STAMP): pyproject.toml
 	@echo "Making an environment in $(ENV) (once; a minute or so)."
@@ -44,6 +44,7 @@ test: lint types unit  ## Check style and types, run all tests, print coverage.
 lint: $(STAMP)  ## Check style.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/python scripts/check_apply.py
 
 types: $(STAMP)  ## Check types.
 	@$(BIN)/mypy
@@ -57,6 +58,9 @@ unit: $(STAMP)  ## Run all tests, and hold each room to its coverage.
 
 sim: $(STAMP)  ## Clusters in virtual time with faults: make sim SEEDS=1000 SEED=1.
 	@$(BIN)/python -m kvdb.simulation --seeds $(SEEDS) --seed $(SEED)
+
+mixed-python: $(STAMP)  ## One history under every Python at hand: the same must come of it.
+	@$(BIN)/python scripts/mixed_python.py
 
 fuzz: $(STAMP)  ## Look for bytes that a decoder is not ready for.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'

@@ -18,7 +18,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
-from urllib.parse import urlsplit
 
 from twisted.python import usage
 
@@ -29,7 +28,7 @@ from kvdb.node.settings import NodeSettings
 from kvdb.preflight import MAX_CONNECTIONS_LIMIT, Refused, check_runner
 from kvdb.rest.site import MAX_CONNECTIONS
 from kvdb.settings import Settings
-from kvdb.store.membership import url_problem
+from kvdb.store.urls import read_url, url_problem
 from kvdb.tls.settings import TLSFiles
 
 _YES: Final = ("1", "true", "yes", "on")
@@ -103,7 +102,7 @@ def parse_cluster(text: str) -> dict[int, str]:
     @raise ValueError: it is neither.
     """
     cluster: dict[int, str] = {}
-    addresses: dict[tuple[str | None, int | None], int] = {}
+    addresses: dict[tuple[str, ...], int] = {}
     for position, raw in enumerate(text.split(","), 1):
         item = raw.strip()
         if not item:
@@ -117,8 +116,7 @@ def parse_cluster(text: str) -> dict[int, str]:
             raise ValueError(problem)
         if node in cluster:
             raise ValueError(f"member {node} stands there twice")
-        parts = urlsplit(url)
-        address = (parts.hostname, parts.port)
+        address = read_url(url)[1:]
         if address in addresses:
             raise ValueError(f"members {addresses[address]} and {node} have one URL")
         addresses[address] = node
@@ -306,8 +304,9 @@ class Options(usage.Options):
 
     def _check_runner(self) -> None:
         # Here, for twistd looks at its pidfile before it asks for anything else.
+        runner: Any = self.parent
         try:
-            removed = check_runner(self.parent)
+            removed = check_runner(runner)
         except Refused as error:
             raise SystemExit(f"kvdb: {error}") from None
         if removed is not None:
@@ -365,7 +364,7 @@ class Options(usage.Options):
             )
         self._check_tls("")
         self._check_tls("peer-")
-        secured = [url for url in cluster.values() if urlsplit(url).scheme == "https"]
+        secured = [url for url in cluster.values() if read_url(url)[0] == "https"]
         if secured and self["peer-cert-file"] is None:
             raise usage.UsageError(
                 f"--peer-cert-file: is needed, for {secured[0]} in --cluster is https"
@@ -413,7 +412,7 @@ class Options(usage.Options):
         """What was said, with paths as of the directory it was said in."""
         node_id = self["id"]
         data_dir = self["data-dir"] or f"data/kvdb-{node_id}"
-        host = self["host"] or urlsplit(self["cluster"][node_id]).hostname
+        host = self["host"] or read_url(self["cluster"][node_id])[1]
         access_file = self["access-file"]
         return Settings(
             node_id=node_id,

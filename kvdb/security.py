@@ -38,6 +38,7 @@ from kvdb.reloading import Files, Reloaded, ReloadService, Unusable, read_file
 from kvdb.rest.problems import Problem
 from kvdb.rest.site import Site, plain_response
 from kvdb.settings import Settings
+from kvdb.store.urls import read_url
 from kvdb.tls.settings import TLSFiles
 
 log = Logger(namespace="kvdb.security")
@@ -294,7 +295,7 @@ class Security(Service):
         """That the others dial themselves, where they run on other machines."""
         own = parse_peer_url(self.peer_url)[0]
         local = is_loopback(self.peer_address)
-        hosts = {url: parse_peer_url(url)[0] for url in self.other_urls()}
+        hosts = {url: read_url(url)[1] for url in self.other_urls()}
         elsewhere = [url for url, host in hosts.items() if not is_loopback(host)]
         if local and any(hosts[url] != own for url in elsewhere):
             yield (

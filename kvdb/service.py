@@ -280,7 +280,14 @@ class NodeService(Service):
         # Elections and back-off need no secrecy, only that members differ.
         source = random.Random(int.from_bytes(self._host.entropy(16), "big"))
         reactor = self._host.reactor
-        address, port = parse_peer_url(url)
+        try:
+            address, port = parse_peer_url(url)
+        except ValueError as error:  # an earlier release may have let it in
+            raise Refused(
+                f"the peer URL of member {own.node_id} in its data: {error}, nor"
+                " listened at.  Remove the member, and add it under a new id with"
+                " another URL and an empty data directory"
+            ) from error
         security = self._security
 
         def listen(factory: IProtocolFactory) -> IListeningPort:
@@ -296,8 +303,14 @@ class NodeService(Service):
                     " it was restored or recovered with a wrong --cluster, do that"
                     " again"
                 ) from error
+            security.peer_address = listening.getHost().host
             return cast(IListeningPort, listening)
 
+        security.other_urls = lambda: [
+            member.url
+            for member in replica.store.members.values()
+            if member.id != own.node_id
+        ]
         node = Node(
             reactor,
             source,
@@ -376,6 +389,7 @@ class HTTPService(Service):
         factory = security.for_clients(self.site)
         self.port = self._host.listen(settings.port, factory, settings.host)
         address: Any = self.port.getHost()
+        security.client_address = address.host
         everywhere = is_unspecified(settings.host)
         # Where all addresses serve, this is one that the other members know.
         host = parse_peer_url(security.peer_url)[0] if everywhere else settings.host

@@ -8,15 +8,20 @@ is told so and stops.  Ids are never given twice.
 Rules:
 
 * what the replicated membership allows, the store decides when the change is
-  applied; here is only refused what would cost the quorum that is alive;
+  applied (L{kvdb.store.membership});
+* what only this member knows, who can be reached and how far a learner is, it judges
+  when it is asked and again when the change leaves the queue, and puts in the entry:
+  so that is judged a third time when it is applied, on the membership of then.  Two
+  changes asked for at the same time cannot cost the quorum that one may spare;
 * a change that does not fit is applied as one that changes nobody;
+* entries are of the form of earlier releases while one is known to run here;
 * a member whose data directory is not the one on record is kept out: it may
   have forgotten a vote (see docs/architecture.md, instances).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any, Final, Protocol
@@ -34,29 +39,33 @@ from kvdb.interfaces import (
 )
 from kvdb.node.peer_starts import PeerStarts
 from kvdb.node.pump import Pump
-from kvdb.peer.handshake import Hello, Identity, Refusal, admit
+from kvdb.peer.handshake import JUDGED_VERSION, Hello, Identity, Refusal, admit
 from kvdb.raft.confchange import as_v2, decode_conf_change, encode_conf_change
 from kvdb.raft.messages import (
     NO_NODE,
     ConfChangeSingle,
     ConfChangeType,
     ConfChangeV2,
-    ConfState,
     Entry,
 )
 from kvdb.raft.progress import ProgressState
 from kvdb.storage.starts import NO_INSTANCE
-from kvdb.store.commands import Outcome, OutcomeStatus, RegisterInstance
-from kvdb.store.encoding import encode_member_change
-from kvdb.store.membership import url_problem
+from kvdb.store.commands import Outcome, OutcomeStatus, Reason, RegisterInstance
+from kvdb.store.encoding import Judged, decode_member_change, encode_member_change
+from kvdb.store.membership import (
+    CAUGHT_UP_ENTRIES,
+    can_commit,
+    explain,
+    voters_of,
+)
 from kvdb.store.store import Store
+from kvdb.store.urls import url_problem
 
 log = Logger(namespace="kvdb.node")
 
-CAUGHT_UP_ENTRIES: Final = 100
-"""How far behind the leader's log a learner may be to be made a voter."""
-
 MAX_MEMBER_ID: Final = 2**63 - 1
+
+START_OTHERS: Final = "Start the others first, and retry."
 
 
 class Network(Protocol):
@@ -67,6 +76,16 @@ class Network(Protocol):
 
     def connected(self) -> Collection[int]:
         """The ids of the members a connection is up to."""
+
+    def versions(self) -> Mapping[int, int]:
+        """The protocol versions last agreed on with peers, as far as known."""
+
+
+def _why_unchanged(outcome: Outcome, change: ConfChangeV2) -> str:
+    if outcome.status is not OutcomeStatus.REFUSED:
+        return "it was carried out before"
+    record = decode_member_change(change.context)
+    return f"refused: {explain(outcome, record.member_id, record.url)}"
 
 
 @define(slots=True, eq=False)
@@ -99,7 +118,7 @@ class Changes:
         if problem is not None:
             return fail(MembershipRefused(f"a member needs a peer URL: {problem}"))
         change = ConfChangeType.ADD_LEARNER_NODE
-        return self._propose(change, node_id, url, idempotency_key)
+        return self._propose(change, node_id, url, idempotency_key, lambda: 0)
 
     @inlineCallbacks
     def remove(
@@ -107,57 +126,96 @@ class Changes:
     ) -> Generator[Deferred[Any], Any, None]:
         """See L{Database.remove_member<kvdb.interfaces.Database.remove_member>}."""
         yield self.pump.read_barrier()
-        if node_id in self.store.members or not idempotency_key:
-            # Else an earlier try with that key may have removed it.
-            self._check_removal(node_id)
+
+        def check() -> int:
+            if node_id in self.store.members or not idempotency_key:
+                # Else an earlier try with that key may have removed it.
+                self._check_removal(node_id)
+            return 0
+
+        check()
         if node_id == self.pump.leader and len(self.voters()) > 1:
             # Or nobody would lead for an election timeout.
             yield self.transfer(None)
         change = ConfChangeType.REMOVE_NODE
         try:
-            yield self._propose(change, node_id, "", idempotency_key)
+            yield self._propose(change, node_id, "", idempotency_key, check)
         except OutcomeUnknown:
             if not (node_id == self.identity.node_id and self._told_removed):
                 raise
 
     def _check_removal(self, node_id: int) -> None:
         if node_id not in self.store.members:
-            was = " any more" if node_id in self.store.removed else ""
-            raise UnknownMember(f"member {node_id} is not in the cluster{was}")
+            raise self._unknown(node_id)
         voters = self.voters()
         left = voters - {node_id}
         if node_id not in voters or not left:
             return  # a learner; or the last voter, which the store refuses
-        alive = left & {self.identity.node_id, *self.network.connected()}
-        if len(alive) < len(left) // 2 + 1:
+        reached = self._reached()
+        if not can_commit(left, reached):
             raise MembershipRefused(
                 f"without member {node_id} there are {len(left)} voters, of which"
-                f" only {len(alive)} can be reached: the cluster would stop",
-                "Start the others first.",
+                f" only {len(left & reached)} can be reached: the cluster would stop",
+                START_OTHERS,
             )
+
+    def _unknown(self, node_id: int) -> UnknownMember:
+        was = " any more" if node_id in self.store.removed else ""
+        return UnknownMember(f"member {node_id} is not in the cluster{was}")
+
+    def _reached(self) -> set[int]:
+        return {self.identity.node_id, *self.network.connected()}
 
     def voters(self) -> set[int]:
         """Whose votes count, also while that is being changed."""
-        state: ConfState = self.store.conf_state
-        return {*state.voters, *state.voters_outgoing}
+        return voters_of(self.store.conf_state)
 
     @inlineCallbacks
     def _propose(
-        self, kind: ConfChangeType, node_id: int, url: str, idempotency_key: bytes
+        self,
+        kind: ConfChangeType,
+        node_id: int,
+        url: str,
+        idempotency_key: bytes,
+        check: Callable[[], int],
     ) -> Generator[Deferred[Outcome], Outcome, None]:
+        """
+        @param check: judges the change by what this member knows now: raises
+            L{DatabaseError}, or says up to where a learner is known to hold the log.
+        """
         if not 0 < node_id <= MAX_MEMBER_ID:
             raise MembershipRefused("a member's id is a number from 1 to 2^63 - 1")
 
         def encode(session: int, sequence: int, time_ms: int) -> bytes:
+            match = check()
+            judged = None if self._earlier_release() else self._judged(match)
             context = encode_member_change(
-                session, sequence, time_ms, node_id, url, idempotency_key
+                session, sequence, time_ms, node_id, url, idempotency_key, judged
             )
             single = ConfChangeSingle(kind, node_id)
             return encode_conf_change(ConfChangeV2((single,), context=context))
 
         outcome = yield self.pump.propose_change(encode)
         if outcome.status is OutcomeStatus.REFUSED:
-            raise MembershipRefused(outcome.reason)
+            raise self._refused(outcome, node_id, url)
+
+    def _judged(self, match: int) -> Judged:
+        return Judged(tuple(sorted(self._reached())), match)
+
+    def _earlier_release(self) -> bool:
+        """Whether a member is known to run one.  One that is not known of would stop
+        at an entry that says what it was judged on, and say so."""
+        return any(v < JUDGED_VERSION for v in self.network.versions().values())
+
+    def _refused(self, outcome: Outcome, node_id: int, url: str) -> MembershipRefused:
+        if outcome.reason is Reason.NO_MEMBER:
+            return self._unknown(node_id)
+        text = explain(outcome, node_id, url)
+        known = self.store.members.get(node_id)
+        if outcome.reason is Reason.IS_MEMBER and known is not None:
+            text = f"{text}, at {known.url}"
+        few = outcome.reason is Reason.TOO_FEW_REACHED
+        return MembershipRefused(text, START_OTHERS if few else "")
 
     @inlineCallbacks
     def transfer(self, to: int | None) -> Generator[Deferred[int], int, int]:
@@ -208,9 +266,10 @@ class Changes:
     def apply(self, entry: Entry) -> tuple[int, int, Outcome] | None:
         """A committed membership entry."""
         change = as_v2(decode_conf_change(entry))
-        reason = self.store.check_change(change)
-        effective = change
-        if reason is not None:
+        unchanged = self.store.check_change(entry.index, change)
+        effective, note = change, ""
+        if unchanged is not None:
+            note = f" ({_why_unchanged(unchanged, change)})"
             nobody = tuple(evolve(c, node_id=NO_NODE) for c in change.changes)
             effective = evolve(change, changes=nobody)
         conf_state = self.pump.raft.apply_conf_change(effective)
@@ -222,7 +281,7 @@ class Changes:
             index=entry.index,
             voters=list(conf_state.voters),
             learners=list(conf_state.learners),
-            note=f" (refused: {reason})" if reason else "",
+            note=note,
         )
         self._tell_network()
         if self.identity.node_id in self.store.removed:
@@ -300,23 +359,41 @@ class Changes:
         """Nothing follows from that here."""
 
     def _promote_learners(self) -> None:
-        core = self.pump.raft.core
-        needed = core.log.last_index() - CAUGHT_UP_ENTRIES
-        for node in sorted(core.tracker.configuration.learners):
-            progress = core.tracker.progress[node]
-            if (
-                progress.state is ProgressState.REPLICATE
-                and progress.recent_active
-                and progress.match >= max(needed, 1)
-            ):
+        for node in sorted(self.pump.raft.core.tracker.configuration.learners):
+            if self._caught_up(node):
                 member = self.store.members[node]
                 self._once(
                     "promote",
                     node,
                     partial(
-                        self._propose, ConfChangeType.ADD_NODE, node, member.url, b""
+                        self._propose,
+                        ConfChangeType.ADD_NODE,
+                        node,
+                        member.url,
+                        b"",
+                        partial(self._check_promotion, node),
                     ),
                 )
+
+    def _caught_up(self, node: int) -> int:
+        """Up to where a learner holds the log, if it may be made a voter; else 0."""
+        core = self.pump.raft.core
+        progress = core.tracker.progress.get(node)
+        if (
+            self.pump.leading
+            and progress is not None
+            and progress.state is ProgressState.REPLICATE
+            and progress.recent_active
+            and progress.match >= core.log.last_index() - CAUGHT_UP_ENTRIES
+        ):
+            return progress.match
+        return 0
+
+    def _check_promotion(self, node: int) -> int:
+        match = self._caught_up(node)
+        if not match or not can_commit(self.voters() | {node}, self._reached()):
+            raise Unavailable("it is not caught up any more, or cannot be reached")
+        return match
 
     def _register_instances(self) -> None:
         self._seen_instances[self.identity.node_id] = self.identity.instance_id

@@ -9,7 +9,7 @@ goes to the part whose business it is.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from attrs import define, evolve, field
@@ -69,6 +69,9 @@ class Network(Protocol):
 
     def connected(self) -> Collection[int]:
         """The ids of the members a connection is up to."""
+
+    def versions(self) -> Mapping[int, int]:
+        """The protocol versions last agreed on with peers, as far as known."""
 
     def send_snapshot(
         self, to: int, message: Message, chunks: Iterator[bytes]

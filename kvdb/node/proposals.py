@@ -14,6 +14,8 @@ then was never carried out, and never will be.
 Rules:
 
 * a caller who gives up changes nothing;
+* what a proposal was judged on before it was queued is judged again when it leaves
+  the queue, also for the next leader;
 * a command names its proposal by this node's session (drawn anew at each start)
   and a sequence number, so no other node's command, and none of an earlier run,
   settles it;
@@ -77,6 +79,7 @@ HINT: Final = (
 class _Waiting:
     """
     @ivar data: the command, or the membership change.
+    @ivar renew: makes C{data} again, when it is proposed.
     @ivar term: in which it is under way; L{_QUEUED}, or L{_UNKNOWN} where
         nothing can be concluded any more.
     @ivar window: the window that it takes a part of; 0 for none.
@@ -86,6 +89,7 @@ class _Waiting:
     deadline: float
     data: bytes
     kind: EntryType
+    renew: Callable[[], bytes] | None
     term: int = _QUEUED
     window: int = 0
 
@@ -144,6 +148,7 @@ class Proposals:
         data: bytes,
         caller: Caller[Outcome],
         kind: EntryType = EntryType.NORMAL,
+        renew: Callable[[], bytes] | None = None,
     ) -> None:
         """
         Queue a proposal.
@@ -151,10 +156,13 @@ class Proposals:
         @param data: the command, or the membership change, which bears the
             session and C{sequence}.
         @param caller: told the outcome once it is applied.
+        @param renew: where C{data} stands on what may change while it is queued: makes
+            it again whenever it is proposed, or raises the L{DatabaseError} that
+            the caller is told instead.
         """
         if not self._measured:
             self._measured, self._measured_from = sequence, now
-        self._queue[sequence] = _Waiting(caller, now + self.timeout, data, kind)
+        self._queue[sequence] = _Waiting(caller, now + self.timeout, data, kind, renew)
         self.queued_bytes += len(data)
 
     def offer(
@@ -207,9 +215,9 @@ class Proposals:
         commands: list[bytes] = []
         total = size = 0
         most = MAX_BATCH_BYTES if room is None else min(MAX_BATCH_BYTES, room)
-        queue = self._queue
         for sequence in range(self._next, self._sequence + 1):
-            one = queue.get(sequence)
+            # Of the table itself: a caller that is told may have all refused.
+            one = self._queue.get(sequence)
             if one is None or one.term != _QUEUED:
                 continue
             length = len(one.data)
@@ -219,6 +227,10 @@ class Proposals:
                     break
             else:
                 self._next = sequence
+                if one.renew is not None:
+                    if not self._is_renewed(sequence, one, one.renew):
+                        continue
+                    length = len(one.data)
                 if room is not None and self.passed_bytes and length > room:
                     break
             taken.append(one)
@@ -240,6 +252,24 @@ class Proposals:
         """Nothing that was passed on so far takes a part of the window any more."""
         self._window += 1
         self.passed_bytes = 0
+
+    def _is_renewed(
+        self, sequence: int, one: _Waiting, renew: Callable[[], bytes]
+    ) -> bool:
+        """Make a proposal again; if it is not to be made any more, its caller hears
+        so."""
+        before = len(one.data)
+        try:
+            one.data = renew()
+        except DatabaseError as error:
+            del self._queue[sequence]
+            self._uncount(one)
+            if sequence == self._measured:
+                self._measured = 0
+            one.caller.errback(error)
+            return False
+        self.queued_bytes += len(one.data) - before
+        return True
 
     def settle(self, session: int, sequence: int, outcome: Outcome) -> None:
         """A command was carried out here: its caller, if one of ours, hears of it."""

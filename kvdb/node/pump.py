@@ -27,6 +27,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from attrs import define, field
@@ -352,7 +353,8 @@ class Pump:
         Propose a membership change.
 
         @param encode: given session, sequence number and the time in
-            milliseconds, the entry's data.
+            milliseconds, the entry's data; asked again when the change leaves the
+            queue.  Raises L{DatabaseError} where it is not to be made.
         """
         done: Deferred[Outcome] = Deferred()
         try:
@@ -360,9 +362,13 @@ class Pump:
         except DatabaseError as error:
             return fail(error)
         time_ms = int(self.time_of_day() * 1000)
-        data = encode(self.session, sequence, time_ms)
+        renew = partial(encode, self.session, sequence, time_ms)
+        try:
+            data = renew()
+        except DatabaseError as error:
+            return fail(error)
         self.proposals.submit(
-            self.clock.seconds(), sequence, data, done, EntryType.CONF_CHANGE_V2
+            self.clock.seconds(), sequence, data, done, EntryType.CONF_CHANGE_V2, renew
         )
         self.wake()
         return done

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final, cast
-from urllib.parse import urlsplit
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import (
@@ -22,7 +21,7 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import IReactorTCP, IStreamClientEndpoint
 
-from kvdb.store.membership import MAX_URL_BYTES, url_problem
+from kvdb.store.urls import MAX_URL_BYTES, SCHEMES, read_url
 
 __all__ = [
     "MAX_URL_BYTES",
@@ -36,22 +35,37 @@ __all__ = [
 Dial = Callable[[str], IStreamClientEndpoint]
 """What makes of a peer URL the endpoint that reaches it."""
 
+MAX_PORT_DIGITS: Final = 8
+"""Digits of a port, in what earlier releases let in: they read leading zeros."""
+
 CONNECT_SECONDS: Final = 3.0
 """How long to wait for a TCP connection."""
 
 
 def parse_peer_url(url: str) -> tuple[str, int]:
     """
-    The host and the port of a peer URL.
+    The host and the port of a member's URL.
 
-    @raise ValueError: it is no such URL.
+    What may become a member's URL is judged before, and stricter
+    (L{url_problem<kvdb.store.urls.url_problem>}): earlier releases let in more, and
+    such members are dialled as before.
+
+    @raise ValueError: it cannot be dialled.
     """
-    problem = url_problem(url)  # one rule: what may be a member can be dialled
-    if problem is not None:
-        raise ValueError(problem)
-    parts = urlsplit(url)
-    assert parts.hostname and parts.port, f"{url} has a host and a port"
-    return parts.hostname, parts.port
+    scheme, host, port = read_url(url)
+    if (
+        scheme in SCHEMES
+        and host
+        and 0 < len(port) <= MAX_PORT_DIGITS
+        and port.isascii()
+        and port.isdigit()
+        and url.isascii()
+        and url.isprintable()
+        and len(url) <= MAX_URL_BYTES
+        and 0 < int(port) < 1 << 16
+    ):
+        return host, int(port)
+    raise ValueError(f"{url!a} cannot be dialled")
 
 
 def url_of(scheme: str, host: str, port: int) -> str:
@@ -61,7 +75,7 @@ def url_of(scheme: str, host: str, port: int) -> str:
 
 def is_secured(url: str) -> bool:
     """Whether members speak TLS there."""
-    return urlsplit(url).scheme == "https"
+    return read_url(url)[0] == "https"
 
 
 def tcp_dial(reactor: IReactorTCP, timeout: float = CONNECT_SECONDS) -> Dial:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kvdb.peer.addresses import parse_peer_url
 from kvdb.peer.handshake import Refusal, RefusalCode
+from kvdb.store.urls import read_url
 
 Vouch = Callable[[Any, int, str], Refusal | None]
 """Given the transport, the id that is claimed, and that member's URL: None if
@@ -28,7 +28,7 @@ def by_certificate(transport: Any, node_id: int, url: str) -> Refusal | None:
     """The certificate must be valid for the host in the member's URL."""
     from kvdb.tls.transport import names_of, valid_for
 
-    host, _ = parse_peer_url(url)
+    host = read_url(url)[1]
     certificate = transport.peer_certificate()
     if certificate is not None and valid_for(certificate, host):
         return None

@@ -70,6 +70,10 @@ STARTS_VERSION: Final = 3
 REPORT_VERSION: Final = 2
 """The first in which members report of themselves."""
 
+JUDGED_VERSION: Final = 3
+"""The first in which membership entries say what they were judged on, and the hashes
+in reports leave out why something was refused."""
+
 NO_CLUSTER: Final = 0
 """The cluster id of a joining node that has not learned its cluster's."""
 

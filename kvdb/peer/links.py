@@ -30,6 +30,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final, Protocol
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import (
@@ -45,7 +46,7 @@ from kvdb.peer.addresses import Dial
 from kvdb.peer.codec import decode_messages, encode_frames
 from kvdb.peer.connection import Connection, Dialled, OneConnection, Owner, State
 from kvdb.peer.framing import FrameType, ProtocolError
-from kvdb.peer.handshake import REPORT_VERSION, Purpose
+from kvdb.peer.handshake import JUDGED_VERSION, REPORT_VERSION, Purpose
 from kvdb.peer.report import Report, decode_report, encode_report
 from kvdb.peer.round_trip import round_trip_seconds
 from kvdb.raft.messages import Message, MessageType
@@ -59,6 +60,13 @@ FORWARDED: Final = frozenset(
 )
 """Requests that a follower passes on to its leader as they are: they name who
 asked first, or who shall lead."""
+
+
+def _comparable(report: Report, connection: Connection) -> Report:
+    """Without hashes, between members that make them of different things."""
+    return (
+        report if connection.version >= JUDGED_VERSION else evolve(report, windows=())
+    )
 
 
 def back_off(attempts: int, first: float, most: float, random: Random) -> float:
@@ -144,6 +152,8 @@ class Link:
 
     @ivar node_id: whose.
     @ivar url: where it is dialled.
+    @ivar version: the protocol version that was last agreed on with that member, on a
+        connection either way; 0 while none was.
     @ivar messages_sent: how many were given to the transport, ever.
     @ivar messages_dropped: how many were not, ever.
     @ivar bytes_sent: the bodies of their frames, ever.
@@ -152,6 +162,7 @@ class Link:
     def __init__(self, owner: LinkOwner, node_id: int, url: str) -> None:
         self.node_id = node_id
         self.url = url
+        self.version = 0
         self.messages_sent = 0
         self.messages_dropped = 0
         self.bytes_sent = 0
@@ -260,6 +271,7 @@ class Link:
     def opened(self, connection: Connection) -> None:
         """The handshake is done."""
         self._open = connection
+        self.version = connection.version
         self._opened_at = self._owner.now()
         connection.transport.registerProducer(  # type: ignore[attr-defined]
             self, True
@@ -301,8 +313,8 @@ class Link:
         if self.is_open and not self._paused:
             assert self._open is not None, "an open link without a connection"
             if self._open.version >= REPORT_VERSION:
-                report = encode_report(self._owner.report())
-                self._open.send_frame(FrameType.REPORT, report)
+                report = _comparable(self._owner.report(), self._open)
+                self._open.send_frame(FrameType.REPORT, encode_report(report))
 
     def _drop(self, count: int) -> None:
         self.messages_dropped += count
@@ -383,7 +395,9 @@ class Inbox:
     def frame_received(self, kind: FrameType, body: bytes) -> None:
         """@raise ProtocolError: it is not what that member may say."""
         if kind is FrameType.REPORT:
-            self._reported(self.node_id, decode_report(body))
+            assert self.connection is not None, "a frame before the handshake"
+            report = _comparable(decode_report(body), self.connection)
+            self._reported(self.node_id, report)
             return
         if kind is not FrameType.MESSAGES:
             raise ProtocolError(f"a {kind.name} frame among messages")

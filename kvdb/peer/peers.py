@@ -322,9 +322,14 @@ class Peers(Service):
         if to in self._sending or link is None or not self.running:
             sender.abort(f"member {to} is not known, or is being sent one")
             return sender.done
+        try:
+            endpoint = self.dial(link.url)
+        except ValueError as error:  # an earlier release may have let it in
+            sender.abort(str(error))
+            return sender.done
         self._sending[to] = sender
         connection = Dialled(self, sender, to, Purpose.SNAPSHOT)
-        connecting = self.dial(link.url).connect(OneConnection(connection))
+        connecting = endpoint.connect(OneConnection(connection))
         sender.done.addBoth(self._snapshot_sent, to, connecting)
         connecting.addErrback(lambda f: sender.abort(f.getErrorMessage()))
         return sender.done
@@ -332,6 +337,10 @@ class Peers(Service):
     def connected(self) -> list[int]:
         """The peers to whom messages are sent now."""
         return [node for node in sorted(self._links) if self._links[node].is_open]
+
+    def versions(self) -> dict[int, int]:
+        """The protocol versions last agreed on with the peers, as far as known."""
+        return {n: link.version for n, link in self._links.items() if link.version}
 
     def status(self) -> dict[int, PeerStatus]:
         """What is known of each peer, by node id in their order."""
@@ -419,7 +428,9 @@ class Peers(Service):
         if link is not None:
             link.hurry()
         elif len(self._links) < MAX_LINKS:
-            self._reach(peer.node_id, peer.url)
+            link = self._reach(peer.node_id, peer.url)
+        if link is not None:
+            link.version = min(self.settings.max_version, hello.max_version)
         return inbox
 
     def connection_made(self, connection: Connection) -> None:
@@ -490,10 +501,11 @@ class Peers(Service):
             greeting[0].abort()
         return Accepted(self)
 
-    def _reach(self, node: int, url: str) -> None:
+    def _reach(self, node: int, url: str) -> Link:
         link = self._links[node] = Link(self, node, url)
         if self.running:
             link.start()
+        return link
 
     def _cut(self, node: int) -> None:
         self._links.pop(node).stop()

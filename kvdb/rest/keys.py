@@ -23,6 +23,7 @@ from kvdb.rest.parsing import (
 )
 from kvdb.rest.problems import Answer, Problem
 from kvdb.store.commands import Delete, Outcome, OutcomeStatus, Put, Record
+from kvdb.store.membership import explain
 
 _TEXT = b"text/plain; charset=utf-8"
 _BYTES = b"application/octet-stream"
@@ -67,7 +68,7 @@ def written(outcome: Outcome) -> Answer:
     if outcome.status is OutcomeStatus.NOT_FOUND:
         raise Problem(404, "there is no such key")
     if outcome.status is OutcomeStatus.REFUSED:
-        raise Problem(422, outcome.reason, "Use a new Idempotency-Key.")
+        raise Problem(422, explain(outcome), "Use a new Idempotency-Key.")
     if outcome.revision:
         raise Problem(
             412,

@@ -17,7 +17,7 @@ from kvdb.interfaces import Database, DatabaseError, UnknownMember
 from kvdb.rest.call import Call
 from kvdb.rest.parsing import check_query, idempotency_key_of, member_id_of
 from kvdb.rest.problems import Answer, Problem, json_answer
-from kvdb.store.membership import url_problem
+from kvdb.store.urls import url_problem
 
 HEALTH_SECONDS: Final = 2.0
 """How long a health check waits for a linearizable read."""

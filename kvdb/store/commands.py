@@ -134,7 +134,37 @@ class OutcomeStatus(enum.IntEnum):
     """Nothing was changed; C{Outcome.revision} is the key's current
     mod_revision, or L{NO_REVISION}."""
     REFUSED = 3
-    """A membership change that does not fit; C{Outcome.reason} says why."""
+    """Nothing was changed, for the reason in C{Outcome.reason}."""
+
+
+class Reason(enum.IntEnum):
+    """
+    Why a command was refused; the numbers are those on disk.  What people are told
+    is made of it, by who asked: L{kvdb.store.membership.explain}.
+    """
+
+    NOT_KEPT = 0
+    """An earlier release has refused it, and kept a text."""
+    OTHER_REQUEST = 1
+    """The idempotency key was used for another request."""
+    OTHER_DIRECTORY = 2
+    """The member is known with another data directory."""
+    NOT_ONE_MEMBER = 3
+    """A change concerns one member."""
+    NOT_SUPPORTED = 4
+    """A kind of change that this release does not make."""
+    NO_MEMBER = 5
+    ONLY_VOTER = 6
+    IS_MEMBER = 7
+    WAS_REMOVED = 8
+    BAD_URL = 9
+    URL_TAKEN = 10
+    """C{Outcome.number} is the member that has it."""
+    NO_LEARNER = 11
+    TOO_FEW_REACHED = 12
+    """C{Outcome.number} is how many of the voters that would be left."""
+    NOT_CAUGHT_UP = 13
+    """C{Outcome.number} is how many entries the learner was behind."""
 
 
 @frozen(slots=True)
@@ -144,9 +174,11 @@ class Outcome:
 
     @ivar revision: the key's mod_revision after the command; for a delete,
         the revision of the deletion.
-    @ivar reason: for people; only with REFUSED.
+    @ivar reason: only with REFUSED.
+    @ivar number: what the reason says more, if anything.
     """
 
     status: OutcomeStatus
     revision: int = NO_REVISION
-    reason: str = ""
+    reason: Reason = Reason.NOT_KEPT
+    number: int = 0

@@ -35,6 +35,7 @@ from kvdb.store.commands import (
     Outcome,
     OutcomeStatus,
     Put,
+    Reason,
     Record,
     RegisterInstance,
 )
@@ -77,8 +78,17 @@ _WRITE_ENTRY: Final = struct.Struct(">QQQBBQQHI")
 _PAIR: Final = struct.Struct(">QQ")
 _ONE: Final = struct.Struct(">Q")
 _CHANGE: Final = struct.Struct(">QQQQHH")
+# The index that the learner was known to hold, how many members were reached, and
+# the length of the idempotency key.
+_JUDGED: Final = struct.Struct(">QHH")
+_IS_JUDGED: Final = 0xFFFF
+"""In place of the length of the idempotency key: what L{_JUDGED} says follows."""
+
+MAX_REACHED: Final = 4096
+"""Members that a change may name as reached."""
 
 _CONDITIONS: Final = {int(kind): kind for kind in ConditionKind}
+_REASONS: Final = {int(reason): reason for reason in Reason}
 
 
 def encode_command(
@@ -233,11 +243,27 @@ def _decode_write(data: bytes) -> tuple[Envelope, Command]:
 
 
 @frozen(slots=True)
+class Judged:
+    """
+    What a membership change was judged on before it was queued, to be judged again
+    when it is applied.
+
+    @ivar reached: ids of the members that were reached, with the one that asked.
+    @ivar match: up to which index the learner that is to be a voter was known to
+        hold the log; else 0.
+    """
+
+    reached: tuple[int, ...]
+    match: int = 0
+
+
+@frozen(slots=True)
 class MemberChange:
     """
     What a membership entry brings beside the change itself.
 
     @ivar url: of the member that is added; else empty.
+    @ivar judged: None in the entries of releases before protocol version 3.
     """
 
     session: int
@@ -246,6 +272,7 @@ class MemberChange:
     member_id: int
     url: str
     idempotency_key: bytes
+    judged: Judged | None = None
 
 
 def encode_member_change(
@@ -255,31 +282,52 @@ def encode_member_change(
     member_id: int,
     url: str,
     idempotency_key: bytes,
+    judged: Judged | None = None,
 ) -> bytes:
-    """The context of a membership change."""
+    """
+    The context of a membership change.
+
+    @raise ValueError: it names more than L{MAX_REACHED} members.
+    """
     encoded = url.encode()
-    fixed = _CHANGE.pack(
-        session, sequence, time_ms, member_id, len(encoded), len(idempotency_key)
-    )
-    return fixed + encoded + idempotency_key
+    token = len(idempotency_key)
+    if judged is None:
+        length, rest = token, b""
+    else:
+        count = len(judged.reached)
+        if count > MAX_REACHED:
+            raise ValueError(f"{count} members are reached, at most {MAX_REACHED} fit")
+        length = _IS_JUDGED
+        rest = _JUDGED.pack(judged.match, count, token)
+        rest += struct.pack(f">{count}Q", *judged.reached)
+    fixed = _CHANGE.pack(session, sequence, time_ms, member_id, len(encoded), length)
+    return fixed + encoded + rest + idempotency_key
 
 
 def decode_member_change(context: bytes) -> MemberChange:
     """
     @raise UnknownCommand: the context is none of ours.
     """
+    judged: Judged | None = None
     try:
         session, sequence, time_ms, member, url_length, token_length = (
             _CHANGE.unpack_from(context)
         )
         start = _CHANGE.size
         url = context[start : start + url_length].decode()
+        start += url_length
+        if token_length == _IS_JUDGED:
+            match, count, token_length = _JUDGED.unpack_from(context, start)
+            start += _JUDGED.size
+            reached = struct.unpack_from(f">{count}Q", context, start)
+            start += 8 * count
+            judged = Judged(reached, match)
     except (struct.error, UnicodeDecodeError) as error:
         raise UnknownCommand("a membership change without its record") from error
-    token = context[start + url_length :][:token_length]
+    token = context[start:][:token_length]
     if len(token) < token_length:
         raise UnknownCommand(f"a membership change cut after {len(context)} bytes")
-    return MemberChange(session, sequence, time_ms, member, url, token)
+    return MemberChange(session, sequence, time_ms, member, url, token, judged)
 
 
 # What rests in the engine.
@@ -292,6 +340,8 @@ EVENT: Final = struct.Struct(">IBQQ")
 follows."""
 
 _OUTCOME: Final = struct.Struct(">BQ8s")
+_DIGITS: Final = frozenset(b"0123456789")
+_MOST_DIGITS: Final = 20
 _MEMBER: Final = struct.Struct(">QQ")
 _CONF_STATE: Final = struct.Struct(">BHHHH")
 
@@ -356,14 +406,25 @@ def decode_events(data: bytes) -> list[Event]:
 def encode_outcome(outcome: Outcome, fingerprint: bytes) -> bytes:
     """An outcome that a retry gets, and what it was the outcome of."""
     fixed = _OUTCOME.pack(outcome.status, outcome.revision, fingerprint)
-    return fixed + outcome.reason.encode()
+    if outcome.status is not OutcomeStatus.REFUSED:
+        return fixed
+    # Decimal, for releases that read a text here.
+    return fixed + b"%d %d" % (outcome.reason, outcome.number)
 
 
 def decode_outcome(data: bytes) -> tuple[Outcome, bytes]:
     """The other way."""
     status, revision, fingerprint = _OUTCOME.unpack_from(data)
-    reason = data[_OUTCOME.size :].decode()
-    return Outcome(OutcomeStatus(status), revision, reason), fingerprint
+    reason, number = Reason.NOT_KEPT, 0
+    words = data[_OUTCOME.size :].split(b" ")
+    if len(words) == 2 and all(map(_is_number, words)):
+        reason = _REASONS.get(int(words[0]), Reason.NOT_KEPT)
+        number = int(words[1])
+    return Outcome(OutcomeStatus(status), revision, reason, number), fingerprint
+
+
+def _is_number(word: bytes) -> bool:
+    return 0 < len(word) <= _MOST_DIGITS and _DIGITS.issuperset(word)
 
 
 def encode_member(member: Member) -> bytes:

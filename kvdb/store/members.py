@@ -22,7 +22,13 @@ from attrs import define, evolve, field
 
 from kvdb.raft.messages import ConfChangeType, ConfState
 from kvdb.store.batch import WriteBatch
-from kvdb.store.commands import Member, Outcome, OutcomeStatus, RegisterInstance
+from kvdb.store.commands import (
+    Member,
+    Outcome,
+    OutcomeStatus,
+    Reason,
+    RegisterInstance,
+)
 from kvdb.store.encoding import (
     MemberChange,
     decode_conf_state,
@@ -90,10 +96,7 @@ class Members:
         if member is None:
             return Outcome(OutcomeStatus.NOT_FOUND)
         if member.instance_id not in (0, command.instance_id):
-            return Outcome(
-                OutcomeStatus.REFUSED,
-                reason=f"member {member.id} is known with another data directory",
-            )
+            return Outcome(OutcomeStatus.REFUSED, reason=Reason.OTHER_DIRECTORY)
         self._put(batch, evolve(member, instance_id=command.instance_id))
         return Outcome(OutcomeStatus.DONE)
 

@@ -21,7 +21,7 @@ from attrs import define
 
 from kvdb.raft.messages import ConfChangeV2
 from kvdb.store.batch import WriteBatch
-from kvdb.store.commands import Outcome, OutcomeStatus
+from kvdb.store.commands import Outcome, OutcomeStatus, Reason
 from kvdb.store.encoding import Envelope, MemberChange, decode_outcome, encode_outcome
 
 MAX_IDEMPOTENCY_KEYS: Final = 100_000
@@ -39,7 +39,7 @@ def fingerprint(envelope: Envelope) -> bytes:
 def fingerprint_of_change(change: ConfChangeV2, record: MemberChange) -> bytes:
     """The same of a membership change."""
     kinds = [int(single.type) for single in change.changes]
-    text = f"{kinds} {record.member_id} {record.url}"
+    text = f"[{', '.join(map(str, kinds))}] {record.member_id} {record.url}"
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
@@ -61,10 +61,7 @@ class Outcomes:
             return None
         outcome, first_mark = decode_outcome(data)
         if mark != first_mark:
-            return Outcome(
-                OutcomeStatus.REFUSED,
-                reason="the Idempotency-Key was used for another request before",
-            )
+            return Outcome(OutcomeStatus.REFUSED, reason=Reason.OTHER_REQUEST)
         return outcome
 
     def remember(

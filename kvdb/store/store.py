@@ -56,13 +56,12 @@ from kvdb.store.encoding import (
     decode_plain_put,
     decode_record,
     encode_conf_state,
-    encode_outcome,
     split_commands,
 )
 from kvdb.store.engine import Engine, Engines
 from kvdb.store.history import Compacted, History
 from kvdb.store.members import Members
-from kvdb.store.membership import refusal
+from kvdb.store.membership import TRANSIENT, refusal
 from kvdb.store.outcomes import Outcomes, fingerprint, fingerprint_of_change
 from kvdb.store.recent import RecentRecords
 from kvdb.store.snapshot import SnapshotReceiver, StoreSnapshot
@@ -78,6 +77,7 @@ _SWEPT_AT_ONCE: Final = 1000
 _STATE_KEY: Final = b"ms"
 _STATE = struct.Struct(">HQQQQQQQQQ")
 _VERSION: Final = struct.Struct(">H")
+_OUTCOME: Final = struct.Struct(">BQ")
 
 Settled = tuple[int, int, Outcome]
 """Session and sequence number of a proposal, and what became of it."""
@@ -313,7 +313,7 @@ class Store:
                     envelope, command = decode_command(data)
                     session, sequence = envelope.session, envelope.sequence
                     outcome = self._carry_out(command, envelope)
-                    windows.fold(encode_outcome(outcome, b""))
+                    windows.fold(_hashed(outcome))
                 settled.append((session, sequence, outcome))
             self._history.end_entry(self._batch, self.revision)
             windows.ended(index)
@@ -422,14 +422,17 @@ class Store:
 
     # Membership.
 
-    def check_change(self, change: Change) -> str | None:
-        """Why a committed membership change does not fit, or None."""
+    def check_change(self, index: int, change: Change) -> Outcome | None:
+        """
+        What a committed membership change comes to without being carried out: it is
+        refused, or was asked for before; None if it is to be carried out.
+        """
         v2 = as_v2(change)
         record = decode_member_change(v2.context)
         known = self._known_change(v2, record)
         if known is not None:
-            return "it was carried out before"
-        return refusal(v2, record, self.members, self.removed, self.conf_state)
+            return known
+        return refusal(index, v2, record, self.members, self.removed, self.conf_state)
 
     def _known_change(
         self, change: ConfChangeV2, record: MemberChange
@@ -453,18 +456,18 @@ class Store:
         record = decode_member_change(v2.context)
         outcome = self._known_change(v2, record)
         if outcome is None:
-            reason = refusal(v2, record, self.members, self.removed, self.conf_state)
-            if reason is None:
+            outcome = refusal(
+                index, v2, record, self.members, self.removed, self.conf_state
+            )
+            if outcome is None:
                 self._members.change(self._batch, v2.changes[0].type, record)
                 outcome = Outcome(OutcomeStatus.DONE)
-            else:
-                outcome = Outcome(OutcomeStatus.REFUSED, reason=reason)
-            if record.idempotency_key:
+            if record.idempotency_key and outcome.reason not in TRANSIENT:
                 mark = fingerprint_of_change(v2, record)
                 self._outcomes.remember(
                     self._batch, record.idempotency_key, outcome, mark
                 )
-        self.windows.fold(encode_outcome(outcome, b"") + encode_conf_state(conf_state))
+        self.windows.fold(_hashed(outcome) + encode_conf_state(conf_state))
         self.windows.ended(index)
         self._members.set_conf_state(self._batch, conf_state)
         self._finish(index, term)
@@ -522,6 +525,12 @@ class Store:
             digest.update(key)
             digest.update(value)
         return digest.hexdigest()
+
+
+def _hashed(outcome: Outcome) -> bytes:
+    """What of an outcome all members must agree on: not why something was refused,
+    which a directory of an earlier release says in other words."""
+    return _OUTCOME.pack(outcome.status, outcome.revision)
 
 
 def _holds(condition: Condition, mod_revision: int) -> bool:

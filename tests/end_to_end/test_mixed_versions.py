@@ -17,7 +17,6 @@ from tests.end_to_end.cluster import (
     LocalCluster,
     Process,
     ask,
-    local_cluster,
     until,
 )
 from tests.end_to_end.test_catch_up import write_many
@@ -27,19 +26,32 @@ ROOT = Path(__file__).parents[2]
 PROTOCOL_1 = "adcae34"
 """The last commit that spoke version 1 alone; tagged C{protocol-1}."""
 
+PROTOCOL_2 = "0988f76"
+"""One that spoke no later version than 2."""
+
 
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The code of the release before."""
-    tree = tmp_path_factory.mktemp("earlier")
+    """The code of a release before version 2."""
+    return code_of(PROTOCOL_1, tmp_path_factory.mktemp("protocol-1"))
+
+
+@pytest.fixture(scope="module")
+def before_3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The code of a release before version 3."""
+    return code_of(PROTOCOL_2, tmp_path_factory.mktemp("protocol-2"))
+
+
+def code_of(commit: str, tree: Path) -> Path:
+    """Put the code of C{commit} into C{tree}."""
     archive = subprocess.run(
-        ["git", "archive", PROTOCOL_1, "kvdb", "twisted"],
+        ["git", "archive", commit, "kvdb", "twisted"],
         cwd=ROOT,
         capture_output=True,
         check=False,
     )
     if archive.returncode:
-        pytest.skip(f"the history does not hold {PROTOCOL_1}: {archive.stderr!r}")
+        pytest.skip(f"the history does not hold {commit}: {archive.stderr!r}")
     subprocess.run(["tar", "-x", "-C", str(tree)], input=archive.stdout, check=True)
     return tree
 
@@ -125,9 +137,16 @@ def check_mixed(cluster: LocalCluster) -> None:
 def test_a_member_of_the_release_before_is_caught_up_by_snapshot(
     earlier: Path, tmp_path: Path
 ) -> None:
-    with local_cluster(tmp_path, 3, "--snapshot-count", "500") as cluster:
+    cluster = LocalCluster(tmp_path, ["--snapshot-count", "500"])
+    cluster.prepare(3)
+    # From its first start: that release does not read a later one's log.
+    behind = cluster.nodes[3]
+    behind.tree = earlier
+    try:
+        cluster.start()
+        if cluster.leader() is behind:
+            assert ask("POST", f"{behind.url}/_/leader").status == 200
         leader = cluster.leader()
-        behind = next(n for n in cluster.nodes.values() if n is not leader)
         behind.kill()
         threads = [
             threading.Thread(target=write_many, args=(leader, n * 5_000, 5_000))
@@ -138,8 +157,66 @@ def test_a_member_of_the_release_before_is_caught_up_by_snapshot(
         for thread in threads:
             thread.join()
         until(lambda: "the log was cut" in leader.log, "the log is cut")
-        behind.tree = earlier
         behind.start()
         behind.wait_ready()
         assert behind.get("key-7") == leader.get("key-7")
         assert "installed the snapshot" in behind.log
+    finally:
+        cluster.end()
+
+
+def test_refusals_and_membership_changes_are_applied_alike(
+    before_3: Path, tmp_path: Path
+) -> None:
+    cluster = LocalCluster(tmp_path)
+    cluster.prepare(3)
+    for number in (2, 3):
+        cluster.nodes[number].tree = before_3
+    try:
+        cluster.start()
+        check_changes(cluster, 10)
+        cluster.nodes[2].stop()
+        cluster.nodes[2].tree = None
+        cluster.nodes[2].start()
+        cluster.nodes[2].wait_ready()
+        check_changes(cluster, 20)
+        cluster.nodes[3].stop()
+        cluster.nodes[3].tree = None
+        cluster.nodes[3].start()
+        cluster.nodes[3].wait_ready()
+        check_changes(cluster, 30)
+    finally:
+        cluster.end()
+
+
+def check_changes(cluster: LocalCluster, first: int) -> None:
+    """Through each member: changes that are made, and that are refused, twice."""
+    for node in cluster.nodes.values():
+        number = first + node.number
+        address = b"http://127.0.0.9:%d" % (10_000 + number)
+        key = {"Idempotency-Key": f"change {number}"}
+        refused = {"Idempotency-Key": f"refused {number}"}
+        for _ in range(2):
+            assert ask("POST", f"{node.url}/{number}", address, key).status == 204
+            assert ask("POST", f"{node.url}/1", address, refused).status == 409
+        assert ask("DELETE", f"{node.url}/{number}").status == 204
+    # Enough for two windows of hashes, and the time to compare them.
+    leader = cluster.leader()
+    for number in range(600):
+        assert leader.put(f"k{number}", b"v").status == 204
+    applied = leader.status()["applied_index"]
+    for node in cluster.nodes.values():
+        until(lambda n=node: n.status()["applied_index"] >= applied, "it applies")  # type: ignore[misc]
+    until(
+        lambda: all(
+            member["age_seconds"] is not None and member["applied_index"] >= applied
+            for node in cluster.nodes.values()
+            for member in node.status()["members"]
+            if member["id"] != node.number
+        ),
+        "each has heard of each since",
+    )
+    for node in cluster.nodes.values():
+        status = node.status()
+        assert [member["id"] for member in status["members"]] == [1, 2, 3]
+        assert status["alarms"] == []

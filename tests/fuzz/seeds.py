@@ -52,11 +52,13 @@ from kvdb.store.commands import (
     Outcome,
     OutcomeStatus,
     Put,
+    Reason,
     Record,
     RegisterInstance,
 )
 from kvdb.store.encoding import (
     Event,
+    Judged,
     Operation,
     encode_command,
     encode_conf_state,
@@ -104,6 +106,7 @@ _IN_ENTRIES = [join_commands([one]) for one in _ENCODED]
 _MEMBERSHIP = [
     encode_member_change(1, 2, 3, 3, "http://h:3", b"token"),
     encode_member_change(1, 2, 3, 2, "", b""),
+    encode_member_change(1, 2, 3, 2, "", b"token", Judged((1, 2, 3), 7)),
     encode_member_change(1, 2, 3, 4, "tcp://[::1]:3/", b""),
 ]
 _CHANGES = [
@@ -210,7 +213,9 @@ def _seeds() -> dict[str, list[bytes]]:
     at_rest = [
         encode_stored(Record(b"value", 1, 2, 3, 4)),
         encode_event(Event(Operation.PUT, 1, 2, b"/k")),
-        encode_outcome(Outcome(OutcomeStatus.REFUSED, 0, "why"), b"12345678"),
+        encode_outcome(
+            Outcome(OutcomeStatus.REFUSED, 0, Reason.URL_TAKEN, 3), b"12345678"
+        ),
         encode_member(Member(1, "http://h:1", 9)),
         encode_conf_state(_STATE),
     ]

@@ -78,10 +78,10 @@ from kvdb.store.encoding import (
     encode_member_change,
 )
 from kvdb.store.engine import View
-from kvdb.store.membership import url_problem
 from kvdb.store.memory import MemoryEngines
 from kvdb.store.snapshot import BadSnapshot, SnapshotReceiver, StoreSnapshot
 from kvdb.store.store import Store
+from kvdb.store.urls import url_problem
 from tests.peer import network as peers
 from tests.rest.local import Conversation, LocalDatabase
 from tests.storage.disk import content
@@ -284,8 +284,8 @@ def result(data: bytes) -> None:
 
 def peer_url(data: bytes) -> None:
     """
-    L{parse_peer_url}, and that a URL it takes can be dialled.  What the store
-    lets into the membership, this must take.
+    L{parse_peer_url}, and that a URL it takes can be dialled.  What may become a
+    member's URL, this must take.
     """
     url = data.decode("utf-8", "surrogateescape")
     fits = url_problem(url) is None
@@ -491,6 +491,7 @@ def member_change(data: bytes) -> None:
         found.member_id,
         found.url,
         found.idempotency_key,
+        found.judged,
     )
     assert decode_member_change(again) == found
 
@@ -563,12 +564,13 @@ def membership(data: bytes) -> None:
         entry = Entry(1, index, EntryType.CONF_CHANGE_V2, item)
         try:
             change = as_v2(decode_conf_change(entry))
-            store.check_change(change)
+            store.check_change(index, change)
         except (ValueError, UnknownCommand):
             return
         store.apply_conf_change(index, 1, change, ConfState((1, 2)))
-        for member in store.members.values():
-            assert url_problem(member.url) is None
+        record = decode_member_change(change.context)
+        if record.judged is not None and record.member_id in store.members:
+            assert url_problem(store.members[record.member_id].url) is None
 
 
 def snapshot(data: bytes) -> None:

@@ -111,6 +111,10 @@ class Wire:
             and machine.node is not None
         ]
 
+    def versions(self) -> dict[int, int]:
+        """See there."""
+        return {n: v for n, v in self.cluster.versions.items() if n != self.node_id}
+
     def send_snapshot(
         self, to: int, message: Message, chunks: Iterator[bytes]
     ) -> Deferred[None]:
@@ -220,6 +224,7 @@ class Cluster:
     """
     @ivar cut: pairs (from, to) between which nothing gets through.
     @ivar refusals: who was refused, and why.
+    @ivar versions: protocol versions that nodes are known to speak.
     @ivar snapshots: how many were received.
     @ivar memberships: how often any member's was told to its connections.
     """
@@ -229,6 +234,7 @@ class Cluster:
         self.random = random.Random(seed)
         self.settings = NodeSettings(**settings)  # type: ignore[arg-type]
         self.cut: set[tuple[int, int]] = set()
+        self.versions: dict[int, int] = {}
         self.refusals: list[tuple[int, Refusal]] = []
         self.snapshots = 0
         self.memberships = 0

@@ -908,7 +908,8 @@ class Membership(SynchronousTestCase):
     def test_a_url_that_nobody_could_dial_is_refused(self) -> None:
         cluster = Cluster(1)
         leader = cluster.leader()
-        for bad in (f"http://{'a' * 1100}:1", "http://\ud800:1", "http://h"):
+        nobody = ("http://0.0.0.0:1", "http://[::]:1", "http://a..b:1", "http://h:0")
+        for bad in (f"http://{'a' * 1100}:1", "http://\ud800:1", "http://h", *nobody):
             with self.assertRaises(MembershipRefused):
                 cluster.result(leader.add_member(4, bad))
         cluster.result(leader.add_member(4, url(4)))

@@ -382,3 +382,38 @@ class WindowTests(Case):
         self.assertEqual(self.proposals.passed_bytes, 0)
         self.proposals.expire(10.0, "no connection")
         self.failureResultOf(waiting, Unavailable)
+
+    def test_what_was_judged_is_judged_again_when_it_leaves_the_queue(self) -> None:
+        made = [b"second", b"the third"]
+        sequence = self.proposals.next_sequence()
+        done: Deferred[Outcome] = Deferred()
+        self.proposals.submit(
+            0.0,
+            sequence,
+            b"first",
+            done,
+            EntryType.CONF_CHANGE_V2,
+            lambda: made.pop(0),
+        )
+        self.proposals.offer(self.refuse, 3)
+        self.assertEqual(self.proposals.queued_bytes, len(b"second"))
+        self.proposals.offer(self.batches.append, 3)
+        self.assertEqual(self.proposed(), [[[b"the third"]]])
+        self.assertEqual(self.proposals.queued_bytes, 0)
+        self.settle_all()
+        self.assertEqual(self.successResultOf(done), DONE)
+
+    def test_what_does_not_fit_any_more_is_not_proposed(self) -> None:
+        def renew() -> bytes:
+            raise Unavailable("not any more")
+
+        self.submit(b"a")
+        done: Deferred[Outcome] = Deferred()
+        sequence = self.proposals.next_sequence()
+        kind = EntryType.CONF_CHANGE_V2
+        self.proposals.submit(0.0, sequence, b"change", done, kind, renew)
+        self.submit(b"b")
+        self.proposals.offer(self.batches.append, 3)
+        self.assertEqual(self.proposed(), [[[b"a"]], [[b"b"]]])
+        self.failureResultOf(done, Unavailable)
+        self.assertEqual((len(self.proposals), self.proposals.queued_bytes), (2, 0))

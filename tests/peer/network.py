@@ -39,7 +39,21 @@ TRANSPORT_BYTES = 2**16
 CONNECT_SECONDS = 3.0
 
 
-REPORT = Report("follower", 5, 1, 10, 9, 11, 7, 1000, 2000, "1.2.3", "http://h:1", (2,))
+REPORT = Report(
+    "follower",
+    5,
+    1,
+    10,
+    9,
+    11,
+    7,
+    1000,
+    2000,
+    "1.2.3",
+    "http://h:1",
+    links=(2,),
+    windows=((256, 77),),
+)
 """What nodes say of themselves."""
 
 

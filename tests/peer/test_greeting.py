@@ -18,6 +18,7 @@ from kvdb.peer.framing import (
     encode_frame,
 )
 from kvdb.peer.handshake import (
+    JUDGED_VERSION,
     MAX_VERSION,
     NO_CLUSTER,
     NOT_A_PEER_RESPONSE,
@@ -130,6 +131,33 @@ class Refused(SynchronousTestCase):
         self.a.say(2, heartbeat(1, 2))
         self.network.run(1.0)
         self.assertEqual(len(b.received), 1)
+
+    def test_an_earlier_release_hashes_other_things_and_is_not_compared(self) -> None:
+        earlier = PeerSettings(max_version=JUDGED_VERSION - 1)
+        b = Member(self.network, 2, members=(1, 2), settings=earlier).start()
+        self.a.know(2)
+        self.a.start()
+        self.network.run(1.5)
+        without = evolve(REPORT, windows=())
+        self.assertNotEqual(REPORT, without)
+        self.assertEqual(set(b.reports), {(1, without)})
+        self.assertEqual(set(self.a.reports), {(2, without)})
+
+    def test_the_version_of_a_peer_is_remembered(self) -> None:
+        self.a.know(2)
+        self.a.start()
+        self.assertEqual(self.a.peers.versions(), {})
+        earlier = PeerSettings(max_version=JUDGED_VERSION - 1)
+        b = Member(self.network, 2, members=(1, 2), settings=earlier).start()
+        self.network.run(3.0)
+        self.assertEqual(self.a.peers.versions(), {2: JUDGED_VERSION - 1})
+        b.peers.stopService()
+        self.network.run(6.0)
+        self.assertEqual(self.a.peers.connected(), [])
+        self.assertEqual(self.a.peers.versions(), {2: JUDGED_VERSION - 1})
+        Member(self.network, 2, members=(1, 2)).start()
+        self.network.run(6.0)
+        self.assertEqual(self.a.peers.versions(), {2: MAX_VERSION})
 
     def test_who_dials_may_refuse_the_answer(self) -> None:
         self.a.instances[2] = 5

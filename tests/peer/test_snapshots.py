@@ -247,6 +247,13 @@ class Refusal(Streaming):
         self.failed(sent, "member 7")
         self.assertEqual(self.read, 0)
 
+    def test_none_to_where_nobody_can_dial(self) -> None:
+        # Earlier releases have let such URLs in.
+        self.a.know(1, 2, 3, 4, urls={4: "http://[::1"})
+        sent = self.a.peers.send_snapshot(4, snap(to=4), self.source())
+        self.failed(sent, "cannot be dialled")
+        self.assertEqual(dict(self.a.peers.snapshots_sending), {})
+
     def test_none_while_stopped(self) -> None:
         self.a.peers.stopService()
         self.failed(self.send())

@@ -13,7 +13,7 @@ from kvdb.interfaces import NoSpace, OutcomeUnknown, Unavailable
 from kvdb.rest.channel import MAX_HELD_BYTES
 from kvdb.rest.lane import MAX_HEAD_BYTES, MAX_LEARNED, NOT_PLAIN, Lane, body_length
 from kvdb.rest.site import RestSettings
-from kvdb.store.commands import Outcome, OutcomeStatus
+from kvdb.store.commands import Outcome, OutcomeStatus, Reason
 from tests.rest.local import LocalDatabase, Server
 
 HOST = "Host: n"
@@ -142,7 +142,7 @@ class AsTheLongWay(SynchronousTestCase):
             Outcome(OutcomeStatus.NOT_FOUND),
             Outcome(OutcomeStatus.CONDITION_FAILED, 7),
             Outcome(OutcomeStatus.CONDITION_FAILED),
-            Outcome(OutcomeStatus.REFUSED, reason="why"),
+            Outcome(OutcomeStatus.REFUSED, reason=Reason.OTHER_REQUEST),
         ):
             long_way = Server(RestSettings(fast_lane=False))
             long_way.database.hold = True

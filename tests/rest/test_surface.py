@@ -293,6 +293,29 @@ class Members(SynchronousTestCase):
             self.assertTrue(json.loads(refused.body)["detail"])
         self.assertEqual(self.asked, [])
 
+    def test_a_url_that_nobody_can_dial_is_refused(self) -> None:
+        for url in (
+            "http://0.0.0.0:1",
+            "http://[::]:1",
+            "http://[ff02::1]:1",
+            "http://224.0.0.1:1",
+            "http://h:0",
+            "http://a..b:1",
+            "http://256.1.1.1:1",
+            "http://-x:1",
+            "http://[fe80::1%25eth0]:1",
+        ):
+            for refused in (
+                self.ask("POST", "/4", url.encode()),
+                self.ask(
+                    "POST", "/_/members", json.dumps({"id": 4, "url": url}).encode()
+                ),
+            ):
+                self.assertEqual(refused.status, 400, url)
+                detail = json.loads(refused.body)["detail"]
+                self.assertIn(f'"{url}" is no peer URL: ', detail)
+        self.assertEqual(self.asked, [])
+
     def test_what_the_membership_refuses_is_a_conflict(self) -> None:
         self.server.database.failure = MembershipRefused("it exists", "take another")
         refused = self.ask("POST", "/4", b"http://h:4")

@@ -15,6 +15,7 @@ from kvdb.raft.messages import (
 )
 from kvdb.store.commands import Command, Member, Outcome
 from kvdb.store.encoding import (
+    Judged,
     encode_command,
     encode_member_change,
     join_commands,
@@ -68,10 +69,15 @@ class Changer:
     store: Store
 
     def change(
-        self, kind: ConfChangeType, node: int, url: str = "", token: bytes = b""
+        self,
+        kind: ConfChangeType,
+        node: int,
+        url: str = "",
+        token: bytes = b"",
+        judged: Judged | None = None,
     ) -> Outcome:
         """Commit a change and carry it out, or what is left of it."""
-        context = encode_member_change(SESSION, 1, TIME_MS, node, url, token)
+        context = encode_member_change(SESSION, 1, TIME_MS, node, url, token, judged)
         v2 = ConfChangeV2((ConfChangeSingle(kind, node),), context=context)
         return self.commit(v2, node)
 
@@ -79,9 +85,10 @@ class Changer:
         """As above, of a change that was made elsewhere."""
         store = self.store
         state = store.conf_state
-        if store.check_change(v2) is None:
+        index = store.applied_index + 1
+        if store.check_change(index, v2) is None:
             state = changed(state, v2.changes[0].type, node)
-        settled = store.apply_conf_change(store.applied_index + 1, 1, v2, state)
+        settled = store.apply_conf_change(index, 1, v2, state)
         assert settled is not None
         return settled[2]
 

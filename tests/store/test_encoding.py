@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -20,11 +20,14 @@ from kvdb.store.commands import (
     Outcome,
     OutcomeStatus,
     Put,
+    Reason,
     Record,
     RegisterInstance,
 )
 from kvdb.store.encoding import (
+    MAX_REACHED,
     Event,
+    Judged,
     Operation,
     UnknownCommand,
     decode_command,
@@ -54,6 +57,12 @@ COMMANDS = st.one_of(
     st.builds(Delete, BYTES, CONDITIONS, BYTES),
     st.builds(Compact, U64),
     st.builds(RegisterInstance, U64, U64),
+)
+JUDGED = st.none() | st.builds(Judged, st.lists(U64, max_size=9).map(tuple), U64)
+DONE_OR_NOT = (
+    OutcomeStatus.DONE,
+    OutcomeStatus.NOT_FOUND,
+    OutcomeStatus.CONDITION_FAILED,
 )
 IDS = st.lists(U64, max_size=4).map(tuple)
 WRITE_HEAD = 48
@@ -132,7 +141,7 @@ class MemberChangeTests(SynchronousTestCase):
     """The context of membership changes."""
 
     @EXAMPLES
-    @given(U64, U64, U64, U64, st.text(max_size=20), BYTES)
+    @given(U64, U64, U64, U64, st.text(max_size=20), BYTES, JUDGED)
     def test_changes_are_read_as_they_were_written(
         self,
         session: int,
@@ -141,19 +150,34 @@ class MemberChangeTests(SynchronousTestCase):
         node: int,
         url: str,
         token: bytes,
+        judged: Judged | None,
     ) -> None:
-        data = encode_member_change(session, sequence, time, node, url, token)
+        data = encode_member_change(session, sequence, time, node, url, token, judged)
         change = decode_member_change(data)
         self.assertEqual(
             (change.session, change.sequence, change.time_ms, change.member_id),
             (session, sequence, time, node),
         )
         self.assertEqual((change.url, change.idempotency_key), (url, token))
+        self.assertEqual(change.judged, judged)
 
     def test_a_cut_change_is_none(self) -> None:
-        data = encode_member_change(1, 2, 3, 4, "http://a:1", b"token")
-        for length in range(len(data)):
-            self.assertRaises(UnknownCommand, decode_member_change, data[:length])
+        for judged in (None, Judged((1, 2), 9)):
+            data = encode_member_change(1, 2, 3, 4, "http://a:1", b"token", judged)
+            for length in range(len(data)):
+                self.assertRaises(UnknownCommand, decode_member_change, data[:length])
+
+    def test_an_earlier_release_stops_at_what_a_change_was_judged_on(self) -> None:
+        # As it reads the context: the idempotency key is as long as its head says.
+        data = encode_member_change(1, 2, 3, 4, "http://a:1", b"token", Judged((1, 2)))
+        head = struct.Struct(">QQQQHH")
+        *_, url_length, token_length = head.unpack_from(data)
+        self.assertLess(len(data[head.size + url_length :]), token_length)
+
+    def test_the_members_that_a_change_names_are_bounded(self) -> None:
+        reached = tuple(range(MAX_REACHED + 1))
+        with self.assertRaisesRegex(ValueError, "at most 4096"):
+            encode_member_change(1, 2, 3, 4, "", b"", Judged(reached))
 
     def test_a_url_that_is_no_text_is_none(self) -> None:
         data = encode_member_change(1, 2, 3, 4, "x", b"").replace(b"x", b"\xff")
@@ -175,11 +199,25 @@ class AtRestTests(SynchronousTestCase):
 
     @EXAMPLES
     @given(
-        st.builds(Outcome, st.sampled_from(OutcomeStatus), U64, st.text()),
+        st.builds(Outcome, st.sampled_from(DONE_OR_NOT), U64)
+        | st.builds(
+            Outcome, st.just(OutcomeStatus.REFUSED), U64, st.sampled_from(Reason), U64
+        ),
         st.binary(min_size=8, max_size=8),
     )
     def test_outcomes(self, outcome: Outcome, mark: bytes) -> None:
         self.assertEqual(decode_outcome(encode_outcome(outcome, mark)), (outcome, mark))
+
+    @EXAMPLES
+    @given(st.text())
+    def test_of_a_refusal_of_an_earlier_release_the_text_is_not_read(
+        self, text: str
+    ) -> None:
+        assume(not text[:1].isdigit())
+        data = struct.pack(">BQ8s", OutcomeStatus.REFUSED, 0, b"12345678")
+        outcome, mark = decode_outcome(data + text.encode())
+        self.assertEqual(outcome, Outcome(OutcomeStatus.REFUSED))
+        self.assertEqual(mark, b"12345678")
 
     @EXAMPLES
     @given(st.builds(Member, U64, st.text(), U64))

@@ -13,6 +13,7 @@ from kvdb.store.commands import (
     Outcome,
     OutcomeStatus,
     Put,
+    Reason,
     Record,
     RegisterInstance,
 )
@@ -320,7 +321,7 @@ class RetriesTests(StoreTestCase):
         ):
             [outcome] = self.do(other)
             self.assertEqual((outcome.status, outcome.revision), (REFUSED, 0))
-            self.assertIn("another request", outcome.reason)
+            self.assertEqual(outcome.reason, Reason.OTHER_REQUEST)
         self.assertEqual(self.store.revision, 1)
 
     def test_the_oldest_is_forgotten_first(self) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvdb.raft.messages import ConfState
+from kvdb.raft.messages import ConfChangeType, ConfState
 from kvdb.store import windows
-from kvdb.store.commands import Compact, Delete, Put
+from kvdb.store.commands import Compact, Delete, OutcomeStatus, Put, Reason
+from kvdb.store.encoding import decode_outcome
 from kvdb.store.store import Store
-from tests.store.entries import bootstrap, do, entry, together
+from tests.store.entries import Changer, bootstrap, do, entry, together
 from tests.store.suite import StoreTestCase
 
 
@@ -123,3 +126,21 @@ class WindowTests(StoreTestCase):
         self.assertEqual(receiver.windows.hashes, {})
         self.assertEqual(receiver.conf_state, ConfState((1,)))
         receiver.apply([entry(10, None)])
+
+    def test_why_something_was_refused_does_not_count(self) -> None:
+        # A directory that an earlier release wrote knows only that it was.
+        learn = ConfChangeType.ADD_LEARNER_NODE
+        one, two = self.fresh(), self.fresh()
+        for store, other in ((one, False), (two, True)):
+            changer = Changer(store)
+            changer.change(learn, 1, "http://x:1", b"t")
+            if other:
+                mark = decode_outcome(store.engine.get(b"it") or b"")[1]
+                earlier = struct.pack(">BQ8s", OutcomeStatus.REFUSED, 0, mark) + b"text"
+                store.engine.write({b"it": earlier})
+            outcome = changer.change(learn, 1, "http://x:1", b"t")
+            why = Reason.NOT_KEPT if other else Reason.IS_MEMBER
+            self.assertEqual(outcome.reason, why)
+            do(store, *[Put(b"/k", b"v")] * 6)
+        self.assertEqual(one.windows.hashes, two.windows.hashes)
+        self.assertEqual(list(one.windows.hashes), [8])
