@@ -44,12 +44,13 @@ ROLLED_BACK: Final = "the disk was put back"
 
 EXCUSED: Final[Mapping[str, tuple[str, ...]]] = {
     SYNC_FAILS: ("could not sync",),
-    DISK_FULL: (),
+    DISK_FULL: ("no space on the disk",),
     BAD_READS: ("offset",),
     BIT_FLIPPED: ("offset", "format"),
     ROLLED_BACK: ("an older copy of itself",),
 }
-"""What a node must say, of which one is enough, for an excuse to hold."""
+"""What a node must say, of which one is enough, for an excuse to hold.  A full disk
+stops none that runs: it keeps one from starting."""
 
 EPOCH: Final = 1_800_000_000.0
 """The time of day when virtual time begins."""
@@ -120,6 +121,7 @@ class Machine:
     clock_error: float = 0.0
     excuses: dict[str, float] = field(factory=dict)
     was_excused: bool = False
+    _starting: bool = False
     _stopping: bool = False
 
     def __attrs_post_init__(self) -> None:
@@ -167,8 +169,8 @@ class Machine:
 
     def stop(self, why: str, status: int) -> None:
         """See there: as a signal to itself."""
-        self.was_excused = self._excuses(why)
-        self.timeline.after(0, self._stop, self.reactor.life, why, status)
+        excused = self._excuses(why)
+        self.timeline.after(0, self._stop, self.reactor.life, why, status, excused)
 
     def notify(self, state: str) -> None:
         """See there: nobody wants to know."""
@@ -191,7 +193,9 @@ class Machine:
     def _excuses(self, why: str) -> bool:
         """Whether it may stop by itself now, and for that reason."""
         return any(
-            until >= self.timeline.now and any(part in why for part in EXCUSED[excuse])
+            until >= self.timeline.now
+            and any(part in why for part in EXCUSED[excuse])
+            and (self._starting or excuse != DISK_FULL)
             for excuse, until in self.excuses.items()
         )
 
@@ -229,21 +233,25 @@ class Machine:
         self._stopping = False
         self.reactor.power_on()
         self.service = Kvdb(self.settings(), self)
+        self._starting = True
         try:
             self.service.startService()
         except Crashed:
             self.lose_power()
         else:
             self.observe(self)
+        finally:
+            self._starting = False
 
     def terminate(self) -> None:
         """Ask the process to stop, as SIGTERM does."""
-        self._stop(self.reactor.life, "asked to", 0)
+        self._stop(self.reactor.life, "asked to", 0, excused=False)
 
-    def _stop(self, life: int, why: str, status: int) -> None:
+    def _stop(self, life: int, why: str, status: int, excused: bool) -> None:
         if life != self.reactor.life or self.service is None or self._stopping:
             return
         self._stopping = True
+        self.was_excused = excused
         stopping: Deferred[Any] = self.service.stopService()
         stopping.addBoth(self._stopped, life, why, status)
 

@@ -65,7 +65,7 @@ MUTANTS: Final = (
         "raft/candidate.py",
         "        elif raft.id in raft.tracker.votes:\n",
         "        else:\n",
-        tests="tests/raft/test_conformance.py",
+        seed=25,
     ),
     Mutant(
         "what is committed is held against a leader's log by number alone",
@@ -88,7 +88,7 @@ MUTANTS: Final = (
         "storage/starts.py",
         "        return back >= len(self.ids) or self.ids[-1 - back] == start.id\n",
         "        return True\n",
-        tests="tests/storage/test_starts.py",
+        seed=110,
     ),
     Mutant(
         "the starts of peers are not made durable",
@@ -285,6 +285,13 @@ MUTANTS: Final = (
         "        return any(v < JUDGED_VERSION for v in self.network.versions().values())\n",
         "        return all(v < JUDGED_VERSION for v in self.network.versions().values())\n",
         tests="tests/node",
+    ),
+    Mutant(
+        "a change is judged before it is queued, and never again",
+        "node/changes.py",
+        "            judged = None if self._earlier_release() else self._judged(match)\n",
+        "            judged = None\n",
+        seed=240,
     ),
     Mutant(
         "the reason of a refusal is hashed",
