@@ -49,6 +49,9 @@ class WritableLog(Protocol):
     def sync(self) -> Deferred[None]:
         """Fires once all that was written before is durable."""
 
+    def begin_install(self) -> None:
+        """Record, durably, that the store may be ahead of the log until C{reset}."""
+
     def reset(self, index: int, term: int, hard_state: HardState) -> None:
         """Begin anew behind a snapshot."""
 
@@ -159,9 +162,11 @@ class LogWriter:
             if (before.term, before.vote) != (job.hard_state.term, job.hard_state.vote):
                 job.is_urgent = True
         if job.snapshot is not None:
-            # The state first: a store that is ahead of its log is an install
-            # that a crash interrupted, and is completed at the next start.
+            # The state first: a store that is ahead of its log, where the log says
+            # that this may be, is an install that a crash interrupted, and is
+            # completed at the next start.
             if not job.installed:
+                self.log.begin_install()
                 self.install(job.snapshot)
                 job.installed = True
             self.log.reset(job.snapshot.index, job.snapshot.term, self._hard_state)

@@ -18,11 +18,14 @@ from typing import Final
 from attrs import define, field
 from google_crc32c import value as crc32c
 
+from kvdb.node.replica import continues, may_be_ahead
 from kvdb.offline.archive import ContentDigest
 from kvdb.offline.check_log import Read
 from kvdb.offline.directory import OneEngine, read_engine
 from kvdb.offline.files import Untouched, is_directory
 from kvdb.offline.findings import LATER, START, Findings
+from kvdb.storage.instance import REMEDY as PARTS_REMEDY
+from kvdb.storage.instance import InstanceFile, PartsDiffer
 from kvdb.storage.log import Log
 from kvdb.store.encoding import RECORD, decode_events, decode_outcome
 from kvdb.store.engine import EngineError, Pair
@@ -119,7 +122,7 @@ class StoreCheck:
 
     def _check_pairs(self, engine: RocksReader) -> bool:
         """Whether all could be read."""
-        self._newest = _newest_revision(engine)
+        self._newest = _newest_revision(engine, self._path)
         digest = ContentDigest()
         some: list[Pair] = []
         try:
@@ -171,7 +174,7 @@ class StoreCheck:
 
     def _check_state(self, engine: RocksReader, log: Log | None) -> None:
         try:
-            store = Store.open(OneEngine(engine))
+            store = Store.open(OneEngine(engine, self._path))
         except UnknownFormat as error:
             self.findings.error(engine.path, None, str(error), LATER)
             return
@@ -195,7 +198,16 @@ class StoreCheck:
                 f"the log begins at index {first}, the store ends at {applied}:"
                 " entries are missing",
             )
-        elif applied > last or log.term(applied) != store.applied_term:
+        elif not continues(log, store) and not may_be_ahead(log, store):
+            self.findings.error(
+                self.directory,
+                None,
+                f"the store holds entry {applied} of term {store.applied_term}, and the"
+                f" log, which ends at {last}, does not: the log that belongs to the"
+                " store is missing, or it is an older copy",
+                PARTS_REMEDY,
+            )
+        elif not continues(log, store):
             self.findings.warning(
                 self.directory,
                 None,
@@ -208,7 +220,14 @@ class StoreCheck:
     def _check_identity(self, log: Log, store: Store) -> None:
         own = log.identity
         if own is None:
+            what = "there is a store, and the log that belongs to it is missing"
+            self.findings.error(self.directory, None, what, PARTS_REMEDY)
             return
+        try:
+            instance = InstanceFile(Untouched(), self._path)
+            instance.check(own.instance_id, log.directory)
+        except PartsDiffer as error:
+            self.findings.error(instance.path, None, error.what, PARTS_REMEDY)
         if own.cluster_id not in (0, store.cluster_id):
             self.findings.error(
                 self.directory,
@@ -244,9 +263,9 @@ class StoreCheck:
             )
 
 
-def _newest_revision(engine: RocksReader) -> int:
+def _newest_revision(engine: RocksReader, path: str) -> int:
     try:
-        return Store.open(OneEngine(engine)).revision
+        return Store.open(OneEngine(engine, path)).revision
     except (EngineError, UnknownFormat, struct.error, ValueError):
         return 2**64  # which is told elsewhere
 

@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from kvdb.node.replica import open_replica
 from kvdb.offline.files import SharedLock, Untouched, is_directory, real_filesystem
 from kvdb.storage.filesystem import DirectoryInUse, FileSystem, hold_lock
+from kvdb.storage.instance import InstanceFile
 from kvdb.storage.log import Identity, Log
 from kvdb.store.engine import Engine, EngineError, Engines
 from kvdb.store.rocks import RocksEngines, RocksReader, current_engine
@@ -73,6 +74,7 @@ class OneEngine:
     """Implements L{Engines<kvdb.store.engine.Engines>} for reading."""
 
     _engine: RocksReader
+    directory: str
 
     def open(self) -> RocksReader:
         """See there."""
@@ -181,7 +183,7 @@ def read_store(directory: str) -> Iterator[Store]:
     """
     with read_engine(directory) as engine:
         try:
-            store = Store.open(OneEngine(engine))
+            store = Store.open(OneEngine(engine, f"{directory}/store"))
         except (struct.error, ValueError) as error:
             raise EngineError(
                 f"the state in {engine.path} is none ({error}): see kvdbctl fsck"
@@ -320,6 +322,7 @@ def write_log(disk: Disk, directory: str, node_id: int, store: Store) -> None:
     try:
         log.set_identity(Identity(store.cluster_id, node_id, instance_id))
         open_replica(log, store)
+        InstanceFile(disk.filesystem, f"{directory}/store").write(instance_id)
         at_once(log.sync())
     finally:
         log.close()

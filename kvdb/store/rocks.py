@@ -8,6 +8,7 @@ prefix of them.
 Files::
 
     <directory>/CURRENT              the name of the current engine
+    <directory>/INSTANCE             see L{kvdb.storage.instance}
     <directory>/engine-00000001/     RocksDB's own files
 
 Memory is bounded: L{WRITE_BUFFER_BYTES} times L{WRITE_BUFFERS} for what is not
@@ -39,6 +40,7 @@ from rocksdict import (
 )
 
 from kvdb.storage.filesystem import DiskFull, FileSystem
+from kvdb.storage.instance import NAME as INSTANCE
 from kvdb.store.engine import Engine, EngineError, Pair
 
 WRITE_BUFFER_BYTES: Final = 16 << 20
@@ -334,9 +336,10 @@ class RocksEngines:
                 self.directory, ValueError(f"{_CURRENT} names {name[:50]!r}")
             )
         for other in self.filesystem.list(self.directory):
-            if other == _CURRENT + ".new":  # left by a crash, as the next
+            if other in (f"{_CURRENT}.new", f"{INSTANCE}.new"):
+                # left by a crash, as the next
                 self.filesystem.remove(f"{self.directory}/{other}")
-            elif other not in (name, _CURRENT):
+            elif other not in (name, _CURRENT, INSTANCE):
                 shutil.rmtree(f"{self.directory}/{other}", ignore_errors=True)
         self._current = RocksEngine(f"{self.directory}/{name}")
         return self._current

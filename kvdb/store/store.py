@@ -71,6 +71,9 @@ __all__ = ["Compacted", "Settled", "Store", "UnknownFormat"]
 
 FORMAT_VERSION: Final = 1
 
+BOOTSTRAP_INDEX: Final = 1
+"""The index of the state that a new cluster starts from."""
+
 _SWEPT_AT_ONCE: Final = 1000
 """Events given back in one write, where nobody waits."""
 
@@ -211,12 +214,12 @@ class Store:
     def _begin_with(self, members: Sequence[Member]) -> None:
         voters = tuple(sorted(member.id for member in members))
         self._members.begin(self._batch, members, ConfState(voters))
-        self._finish(1, 1)
+        self._finish(BOOTSTRAP_INDEX, 1)
         while self.compact_slice(_SWEPT_AT_ONCE):
             pass
         self.engine.flush()
-        self._durable_index = self._flush_index = 1
-        self.windows.begin(1)
+        self._durable_index = self._flush_index = BOOTSTRAP_INDEX
+        self.windows.begin(BOOTSTRAP_INDEX)
 
     def close(self) -> None:
         """Be done; what was not flushed is in the Raft log."""

@@ -474,6 +474,27 @@ MUTANTS: Final = (
         tests="tests/node",
     ),
     Mutant(
+        "a store ahead of its log is always an install that was interrupted",
+        "node/replica.py",
+        "    if not may_be_ahead(log, store):\n",
+        "    if False:\n",
+        tests="tests/test_parts.py",
+    ),
+    Mutant(
+        "a store without a log is given one",
+        "service.py",
+        "            self._check_no_store()\n",
+        "",
+        tests="tests/test_parts.py",
+    ),
+    Mutant(
+        "an install is not noted before the store is replaced",
+        "node/writer.py",
+        "                self.log.begin_install()\n",
+        "",
+        tests="tests/node/test_writer.py",
+    ),
+    Mutant(
         "a failed sync is tried again",
         "storage/journal.py",
         "        self.broken = failure.value\n        waiting",

@@ -35,6 +35,9 @@ class Disk:
         self.syncs.append(Deferred())
         return self.syncs[-1]
 
+    def begin_install(self) -> None:
+        self.done.append("begin install")
+
     def reset(self, index: int, term: int, hard_state: HardState) -> None:
         if self.full:
             raise DiskFull("no space")
@@ -171,14 +174,18 @@ class WriterTests(SynchronousTestCase):
 
     def test_a_snapshots_state_is_in_place_before_the_log_forgets(self) -> None:
         self.submit(9, snapshot=Snapshot(8, 1))
-        self.assertEqual(self.disk.done, ["install 8", "reset 8", "append [9]"])
+        self.assertEqual(
+            self.disk.done, ["begin install", "install 8", "reset 8", "append [9]"]
+        )
 
     def test_a_snapshot_is_installed_once_though_the_disk_is_full(self) -> None:
         self.disk.full = True
         self.submit(9, snapshot=Snapshot(8, 1))
         self.disk.full = False
         self.writer.write()
-        self.assertEqual(self.disk.done, ["install 8", "reset 8", "append [9]"])
+        self.assertEqual(
+            self.disk.done, ["begin install", "install 8", "reset 8", "append [9]"]
+        )
 
     def test_a_sync_that_fails_is_the_end(self) -> None:
         self.submit(1)
