@@ -48,7 +48,8 @@ READ_BYTES: Final = 1 << 20
 """Of entries, applied at once."""
 
 WRITE_PAIRS: Final = 1000
-"""Pairs that are written at once."""
+WRITE_BYTES: Final = 1 << 20
+"""Pairs that are written at once, and their bytes, with the last one of any size."""
 
 
 @frozen(slots=True)
@@ -291,10 +292,12 @@ def _apply_one(store: Store, entry: Entry) -> None:
 
 def _some_at_a_time(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
     some: list[Pair] = []
-    for pair in pairs:
-        some.append(pair)
-        if len(some) == WRITE_PAIRS:
+    size = 0
+    for key, value in pairs:
+        some.append((key, value))
+        size += len(key) + len(value)
+        if len(some) == WRITE_PAIRS or size >= WRITE_BYTES:
             yield some
-            some = []
+            some, size = [], 0
     if some:
         yield some

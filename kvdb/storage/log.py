@@ -27,7 +27,9 @@ from __future__ import annotations
 
 import struct
 from array import array
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Final
 
 from attrs import define, evolve, field, frozen
@@ -299,6 +301,27 @@ class Log:
 
     def _place(self, index: int) -> tuple[int, int]:
         return from_place(self._places[index - self._mark_index - 1])
+
+    def first_within(self, index: int, max_bytes: int) -> int:
+        """
+        The lowest index from which on the entries up to C{index} take at most
+        C{max_bytes} of the segments; one above C{index} where the last takes more.
+        """
+        segments = self._journal.segments
+        lengths = (segment.length for segment in segments)
+        starts = list(accumulate(lengths, initial=0))
+        number = segments[0].number
+
+        def position(place: int) -> int:
+            in_segment, offset = from_place(place)
+            return starts[in_segment - number] + offset
+
+        count = index - self._mark_index
+        is_last = count == len(self._places)
+        behind = self._journal.end if is_last else self._places[count]
+        least = position(behind) - max_bytes
+        dropped = bisect_left(self._places, least, hi=count, key=position)
+        return self._mark_index + 1 + dropped
 
     @property
     def repaired(self) -> TornEnd | None:

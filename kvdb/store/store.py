@@ -5,7 +5,7 @@ What is in the engine, by the first byte of the key (docs/store-format.md):
 
 =====================  ===========================================================
 ``k``                  a key's current record, and here
-``v``, ``h``           L{kvdb.store.history}: what keys were, and what changed them
+``v``, ``h``, ``b``    L{kvdb.store.history}: what keys were, and what changed them
 ``i``, ``j``           L{kvdb.store.outcomes}: answers for those who retry
 ``n``, ``r``, ``mc``   L{kvdb.store.members}: who is a member, and who was
 ``ms``                 everything else, and here
@@ -150,10 +150,11 @@ class Store:
         self._batch = WriteBatch(engine)
         state = self._read_state(engine)
         if state is not None:
-            _, index, term, cluster, revision, compacted, swept, first, next_, _ = state
+            _, index, term, cluster, revision, compacted, swept = state[:7]
+            first, next_, written = state[7:]
             self.applied_index, self.applied_term = index, term
             self.cluster_id, self.revision = cluster, revision
-            self._history = History(compacted, swept)
+            self._history = History(compacted, swept, written)
             self._outcomes = Outcomes(first, next_)
         self._members = Members.load(engine)
         self._durable_index = self._flush_index = self.applied_index
@@ -209,6 +210,7 @@ class Store:
         assert revision >= self.revision, "a revision that moves back"
         self.cluster_id = cluster_id
         self.revision = self._history.compacted = revision
+        self._history.written = 0
         self._begin_with(members)
 
     def _begin_with(self, members: Sequence[Member]) -> None:
@@ -337,7 +339,7 @@ class Store:
             self._history.swept,
             self._outcomes.first,
             self._outcomes.next,
-            0,
+            self._history.written,
         )
         self._batch.write()
 
@@ -422,6 +424,14 @@ class Store:
         history.sweep(self._batch, max_events)
         self._finish(self.applied_index, self.applied_term)
         return history.swept < history.compacted
+
+    def history_bytes(self) -> int:
+        """About how many bytes of history are kept."""
+        return self._history.size(self._batch)
+
+    def history_within(self, max_bytes: int) -> int:
+        """The revision to compact to for about C{max_bytes} of history to be kept."""
+        return self._history.within(self._batch, max_bytes)
 
     # Membership.
 

@@ -467,11 +467,23 @@ MUTANTS: Final = (
     Mutant(
         "the log is cut before the store has it",
         "node/compaction.py",
-        "        target = durable - self.pump.settings.catch_up_entries\n",
-        "        target = (\n"
-        "            replica.store.applied_index - self.pump.settings.catch_up_entries\n"
-        "        )\n",
+        "            self._cut_behind(durable)\n",
+        "            self._cut_behind(replica.store.applied_index)\n",
         tests="tests/node",
+    ),
+    Mutant(
+        "the log's tail is bounded by the number of its entries alone",
+        "node/compaction.py",
+        "        target = max(by_entries, by_bytes)\n",
+        "        target = by_entries\n",
+        tests="tests/node",
+    ),
+    Mutant(
+        "history's bytes are counted from a start on",
+        "store/store.py",
+        "            self._history = History(compacted, swept, written)\n",
+        "            self._history = History(compacted, swept)\n",
+        tests="tests/store",
     ),
     Mutant(
         "a store ahead of its log is always an install that was interrupted",

@@ -473,6 +473,34 @@ class Faults(SynchronousTestCase):
         cluster.leader()
         self.assertEqual(cluster.read(node, b"k"), b"%8192d" % number)
 
+    def test_the_tail_of_the_log_is_bounded_in_bytes(self) -> None:
+        cluster = Cluster(1, snapshot_bytes=200 << 10, catch_up_bytes=100 << 10)
+        node = cluster.leader()
+        longest = 0
+        for number in range(150):
+            cluster.put(node, b"k", b"%8192d" % number)
+            cluster.run(0.2)  # two ticks
+            longest = max(longest, node.replica.log.size_bytes)
+        self.assertGreater(node.replica.log.first_index(), 50)
+        # What was cut is kept to the end of its segment, which has 64 KiB.
+        self.assertLess(longest, (200 + 100 + 2 * 64) << 10)
+        self.assertGreater(node.replica.log.size_bytes, 100 << 10)
+
+    def test_history_is_bounded_in_bytes(self) -> None:
+        cluster = Cluster(3, history_bytes=4 << 20)
+        node = cluster.leader()
+        for number in range(12):
+            cluster.put(node, b"k", b"%1048576d" % number)
+            cluster.run(0.5)
+        cluster.settle()
+        for one in cluster.nodes():
+            store = one.replica.store
+            self.assertTrue(3 << 20 < store.history_bytes() <= 5 << 20)
+            self.assertEqual(store.revision, 12)
+            self.assertTrue(6 <= store.compacted_revision <= 8)
+            kept = len(list(store.engine.scan(b"v", b"w")))
+            self.assertEqual(kept, 12 - store.compacted_revision)
+
     def test_a_follower_far_behind_gets_a_snapshot_while_writes_go_on(self) -> None:
         cluster = Cluster(3, snapshot_count=50, catch_up_entries=10)
         leader = cluster.leader()
