@@ -208,6 +208,7 @@ class History:
         """Have the batch give back the space of about C{max_events} forgotten
         events, an entry's together."""
         swept = 0
+        before = self.swept
         for last, events in self._groups(batch, self.swept, self.compacted):
             self._sweep_entry(batch, last, events)
             swept += len(events)
@@ -215,7 +216,8 @@ class History:
                 break
         else:
             self.swept = self.compacted
-        marks = batch.engine.scan(b"b", b"b" + _U64.pack(self.swept + 1))
+        low, high = b"b" + _U64.pack(before + 1), b"b" + _U64.pack(self.swept + 1)
+        marks = batch.engine.scan(low, high)
         batch.changes.update((key, None) for key, _ in marks)
 
     def _sweep_entry(

@@ -35,6 +35,7 @@ from rocksdict import (
     DBCompressionType,
     Options,
     Rdict,
+    ReadOptions,
     WriteBatch,
     WriteOptions,
 )
@@ -56,6 +57,12 @@ METADATA_BLOCK_BYTES: Final = 64 << 10
 
 OPEN_FILES: Final = 512
 
+TOMBSTONE_WINDOW: Final = 8192
+TOMBSTONES_IN_WINDOW: Final = 7000
+"""A file in which so many of so many pairs that follow each other are tombstones is
+compacted: else a scan that begins there goes through all of them.  What history leaves
+is rarely as dense, or each file would be compacted at once."""
+
 _CURRENT = "CURRENT"
 _FIRST: Final = "engine-00000001"
 _ROCKS_FILE: Final = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.(sst|log)")
@@ -74,6 +81,9 @@ def _options() -> Options:
     options.set_compression_type(DBCompressionType.lz4())
     options.set_level_compaction_dynamic_level_bytes(True)
     options.set_bytes_per_sync(1 << 20)
+    options.add_compact_on_deletion_collector_factory(
+        TOMBSTONE_WINDOW, TOMBSTONES_IN_WINDOW, 0.0
+    )
     table = BlockBasedOptions()
     table.set_block_cache(Cache(CACHE_BYTES))
     table.set_bloom_filter(10, False)
@@ -85,6 +95,16 @@ def _options() -> Options:
     table.set_pin_l0_filter_and_index_blocks_in_cache(True)
     options.set_block_based_table_factory(table)
     return options
+
+
+def _up_to(db: Rdict, high: bytes) -> Any:
+    """
+    An iterator that ends below C{high}: without that it goes on through what was
+    deleted there, however much that is, to find that there is no more.
+    """
+    options = ReadOptions()
+    options.set_iterate_upper_bound(high)
+    return db.iter(options)
 
 
 def _scan(path: str, iterator: Any, low: bytes, high: bytes) -> Iterator[Pair]:
@@ -162,7 +182,7 @@ class RocksEngine:
 
     def scan(self, low: bytes, high: bytes) -> Iterator[Pair]:
         """See there."""
-        return _scan(self.path, self._db.iter(), low, high)
+        return _scan(self.path, _up_to(self._db, high), low, high)
 
     def begin_flush(self) -> None:
         """See there."""
@@ -277,7 +297,8 @@ class RocksReader:
     def scan(self, low: bytes, high: bytes) -> Iterator[Pair]:
         """See there."""
         try:
-            yield from _scan(self.path, self._db.iter(), low, high)
+            bounded = _up_to(self._db, high)
+            yield from _scan(self.path, bounded, low, high)
         except EngineError as error:
             raise EngineError(str(error).replace(self.scratch, self.path)) from error
 

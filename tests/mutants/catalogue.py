@@ -472,6 +472,20 @@ MUTANTS: Final = (
         tests="tests/node",
     ),
     Mutant(
+        "a clock before 1970 is written down as it is",
+        "store/encoding.py",
+        "    return int(max(0.0, min(seconds * 1000, MAX_TIME_MS)))\n",
+        "    return int(min(seconds * 1000, MAX_TIME_MS))\n",
+        tests="tests/store/test_encoding.py",
+    ),
+    Mutant(
+        "a scan has no end in the engine",
+        "store/rocks.py",
+        "    options.set_iterate_upper_bound(high)\n",
+        "",
+        tests="tests/store/test_engines.py",
+    ),
+    Mutant(
         "the log's tail is bounded by the number of its entries alone",
         "node/compaction.py",
         "        target = max(by_entries, by_bytes)\n",

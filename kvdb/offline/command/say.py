@@ -207,5 +207,5 @@ def utc(time_ms: int) -> str:
     """A time for people and programs (ISO 8601)."""
     try:
         return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat("T", "seconds")
-    except (OverflowError, ValueError):
+    except (OSError, OverflowError, ValueError):
         return f"{time_ms} ms"
