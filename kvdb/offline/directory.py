@@ -24,6 +24,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from kvdb.node.replica import open_replica
+from kvdb.offline.committed import Overlay
 from kvdb.offline.files import SharedLock, Untouched, is_directory, real_filesystem
 from kvdb.storage.filesystem import DirectoryInUse, FileSystem, hold_lock
 from kvdb.storage.instance import InstanceFile
@@ -73,10 +74,10 @@ def real_disk() -> Disk:
 class OneEngine:
     """Implements L{Engines<kvdb.store.engine.Engines>} for reading."""
 
-    _engine: RocksReader
+    _engine: Engine
     directory: str
 
-    def open(self) -> RocksReader:
+    def open(self) -> Engine:
         """See there."""
         return self._engine
 
@@ -176,14 +177,15 @@ def read_engine(directory: str) -> Iterator[RocksReader]:
 @contextmanager
 def read_store(directory: str) -> Iterator[Store]:
     """
-    The store of a data directory.
+    The store of a data directory, as it is on the disk; what is applied to it stays
+    in memory.
 
     @raise EngineError: it cannot be read.
     @raise Unusable: there is none.
     """
     with read_engine(directory) as engine:
         try:
-            store = Store.open(OneEngine(engine, f"{directory}/store"))
+            store = Store.open(OneEngine(Overlay(engine), f"{directory}/store"))
         except (struct.error, ValueError) as error:
             raise EngineError(
                 f"the state in {engine.path} is none ({error}): see kvdbctl fsck"

@@ -486,6 +486,13 @@ MUTANTS: Final = (
         tests="tests/store/test_engines.py",
     ),
     Mutant(
+        "recover goes by the members in the store alone",
+        "offline/recover.py",
+        "    apply_until(log, store, committed)\n",
+        "",
+        tests="tests/offline/test_recover.py",
+    ),
+    Mutant(
         "the log's tail is bounded by the number of its entries alone",
         "node/compaction.py",
         "        target = max(by_entries, by_bytes)\n",
