@@ -58,6 +58,7 @@ from kvdb.security import Security, is_unspecified
 from kvdb.settings import Settings
 from kvdb.storage.filesystem import DirectoryInUse, DiskFull, SyncFailed
 from kvdb.storage.instance import InstanceFile, PartsDiffer
+from kvdb.storage.journal import start_again
 from kvdb.storage.log import Identity, Log, UnknownFormat
 from kvdb.storage.segment import CorruptLog
 from kvdb.storage.unsynced import LOST, REMEDY, PowerWasLost, Unsynced
@@ -121,17 +122,14 @@ class LogService(Service):
         directory = f"{settings.data_dir}/log"
         self._unsynced = Unsynced(host.filesystem, directory, host.boot_id())
         self._unsynced.check()
-        try:
-            self.log = Log.open(
-                host.filesystem,
-                directory,
-                host.reactor,
-                settings.node.segment_bytes,
-                settings.node.recent_bytes,
-            )
-        except SyncFailed:
-            self._unsynced.give_up()
-            raise
+        self.log = Log.open(
+            host.filesystem,
+            directory,
+            host.reactor,
+            settings.node.segment_bytes,
+            settings.node.recent_bytes,
+            self._sync_failed,
+        )
         # It has synced whatever an earlier process wrote.
         self._unsynced.end()
         if settings.node.sync_interval:
@@ -193,6 +191,13 @@ class LogService(Service):
             ms=1000 * self._settings.node.sync_interval,
         )
 
+    def _sync_failed(self, error: SyncFailed) -> SyncFailed:
+        assert self._unsynced is not None, "a log is opened behind its mark"
+        if not self._unsynced.is_set():
+            return start_again(error)
+        self._unsynced.give_up()
+        return SyncFailed(f"{error}: {LOST}.  What to do: {REMEDY}")
+
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Close it; from now on nothing is acknowledged that is not synced."""
@@ -204,10 +209,8 @@ class LogService(Service):
                 # Also what is being synced now, for only one is told of a failure.
                 yield self.log.sync()
                 self._unsynced.end()
-        except SyncFailed:
-            assert self._unsynced is not None, "a log is opened behind its mark"
-            self._unsynced.give_up()
-            log.error("{lost}.  What to do: {remedy}", lost=LOST, remedy=REMEDY)
+        except SyncFailed as error:
+            log.error("{error}", error=error)
         except CancelledError:
             log.warn(
                 "the disk under {path} did not sync before the stop: until this member"

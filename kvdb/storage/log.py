@@ -28,7 +28,7 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -38,8 +38,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from kvdb.raft.messages import Entry, HardState
 from kvdb.raft.storage import Compacted, Unavailable
-from kvdb.storage.filesystem import FileSystem, Lock
-from kvdb.storage.journal import Journal
+from kvdb.storage.filesystem import FileSystem, Lock, SyncFailed
+from kvdb.storage.journal import Journal, start_again
 from kvdb.storage.records import (
     BadRecord,
     RecordType,
@@ -146,10 +146,13 @@ class Log:
         clock: IReactorTime,
         segment_bytes: int = SEGMENT_BYTES,
         recent_bytes: int = RECENT_BYTES,
+        when_sync_fails: Callable[[SyncFailed], SyncFailed] = start_again,
     ) -> Log:
         """
         Open the log in C{directory}, or make one.
 
+        @param when_sync_fails: called before anybody hears that a sync has failed;
+            gives the error that they hear.
         @raise DirectoryInUse: another process has it open.
         @raise CorruptLog: it is not what was written.
         @raise UnknownFormat: a later version wrote it.
@@ -157,6 +160,7 @@ class Log:
         filesystem.make_directory(directory)
         lock = filesystem.lock(f"{directory}/lock")
         journal = Journal(filesystem, directory, clock, segment_bytes)
+        journal.when_sync_fails = when_sync_fails
         log = cls(directory, journal, lock, recent_bytes)
         try:
             for segment, record in journal.recover(log._head):

@@ -493,6 +493,20 @@ MUTANTS: Final = (
         tests="tests/offline/test_recover.py",
     ),
     Mutant(
+        "a disk that hangs lengthens --sync-interval",
+        "node/writer.py",
+        "        return waited < self.sync_interval\n",
+        "        return self.sync_interval > 0\n",
+        tests="tests/node/test_writer.py",
+    ),
+    Mutant(
+        "a failed sync is recorded at the stop, not before",
+        "service.py",
+        "        self._unsynced.give_up()\n        return",
+        "        return",
+        tests="tests/simulation/test_sync_interval.py",
+    ),
+    Mutant(
         "the log's tail is bounded by the number of its entries alone",
         "node/compaction.py",
         "        target = max(by_entries, by_bytes)\n",
@@ -530,8 +544,8 @@ MUTANTS: Final = (
     Mutant(
         "a failed sync is tried again",
         "storage/journal.py",
-        "        self.broken = failure.value\n        waiting",
-        "        waiting",
+        "        self.broken = error\n        return error\n",
+        "        return error\n",
         tests="tests/storage",
     ),
     # The store and its callers.

@@ -462,7 +462,8 @@ class SyncTests(LogTestCase):
         self.log.append(make_entries(2, 3), None)
         second = self.start_sync(self.log)
         self.clock.advance(1.0)
-        self.failureResultOf(first, SyncFailed)
+        told = str(self.failureResultOf(first, SyncFailed).value)
+        self.assertIn("then start this member again", told)
         self.failureResultOf(second, SyncFailed)
         self.disk.sync_fails = False  # the kernel says so only once
         self.failureResultOf(self.log.sync(), SyncFailed)
