@@ -17,7 +17,7 @@ from kvdb.store.commands import (
 )
 from kvdb.store.engine import Engine, EngineError
 from kvdb.store.memory import MemoryEngine, MemoryEngines
-from kvdb.store.rocks import RocksEngine, RocksEngines, RocksReader
+from kvdb.store.rocks import RocksEngine, RocksEngines
 from tests.store.suite import OnRocks
 
 
@@ -231,24 +231,6 @@ class TombstonesTests(SynchronousTestCase):
             self.assertLess(time.monotonic(), end, "nothing compacts them")
             time.sleep(0.01)
         self.assertEqual(len(list(self.engine.scan(b"", b"zz"))), 2)
-
-
-class TombstonesOfReadersTests(TombstonesTests):
-    """The same of an engine that is only read."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.engine.flush()
-        scratch = self.mktemp()
-        os.mkdir(scratch)
-        reader = RocksReader(self.path, scratch)
-        self.addCleanup(reader.close)
-        self.scan = reader.scan
-
-    def seconds(self, low: bytes, high: bytes, found: list[bytes]) -> float:
-        began = time.perf_counter()
-        self.assertEqual([key for key, _ in self.scan(low, high)], found)
-        return time.perf_counter() - began
 
 
 class MemoryEngineTests(SynchronousTestCase):
