@@ -61,6 +61,7 @@ def _log_lines(log: Log, show_keys: bool) -> Iterator[Line]:
             **asdict(identity),
             "cluster_id": f"{identity.cluster_id:016x}",
             "instance_id": f"{identity.instance_id:016x}",
+            "starts": identity.starts.count,
         }
     state = log.hard_state
     yield {
