@@ -76,7 +76,6 @@ def test_whose_sync_failed_and_is_killed_before_its_stop_does_not_start_again() 
     ends: list[tuple[str, int]] = []
     cluster = Cluster(plan, lambda _: None, traces_logs=False)
     victim = next(m for m in started(cluster) if m is not cluster.leader())
-    victim.excuse("its disk fails")
     victim.filesystem.sync_fails = True
     node = victim.node
     assert node is not None
