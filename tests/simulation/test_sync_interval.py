@@ -76,11 +76,12 @@ def test_whose_sync_failed_and_is_killed_before_its_stop_does_not_start_again() 
     ends: list[tuple[str, int]] = []
     cluster = Cluster(plan, lambda _: None, traces_logs=False)
     victim = next(m for m in started(cluster) if m is not cluster.leader())
-    victim.filesystem.sync_fails = True
     node = victim.node
     assert node is not None
-    cluster.run_until(lambda: not node.pump.running, 10.0)
-    victim.kill()  # in the same boot, before any service was stopped
+    # In the same boot, in place of its stop.
+    node.pump.stop = lambda why, status: cluster.timeline.after(0, victim.kill)
+    victim.filesystem.sync_fails = True
+    cluster.run_until(lambda: not victim.is_up, 10.0)
     victim.filesystem.sync_fails = False
     victim.ended = lambda _, why, status: ends.append((why, status))
     cluster.start(victim)
