@@ -68,9 +68,10 @@ from kvdb.raft.messages import Entry
 from kvdb.rest.site import RestSettings, Site, make_site
 from kvdb.store import commands
 from kvdb.store.commands import Command, Compact, Outcome, Record
-from kvdb.store.encoding import encode_command, join_commands, time_ms_of
+from kvdb.store.encoding import encode_command, join_commands
 from kvdb.store.memory import MemoryEngines
 from kvdb.store.store import Compacted, Store
+from kvdb.times import time_ms_of
 
 T = TypeVar("T")
 

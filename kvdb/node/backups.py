@@ -11,9 +11,9 @@ from attrs import define, field
 
 from kvdb.interfaces import Unavailable
 from kvdb.store.backup import BackupHeader, backup_pieces
-from kvdb.store.encoding import time_ms_of
 from kvdb.store.snapshot import StoreSnapshot
 from kvdb.store.store import Store
+from kvdb.times import time_ms_of
 
 MAX_BACKUPS: Final = 2
 """At a time: each holds on to files that the engine could else remove."""

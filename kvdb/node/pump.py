@@ -66,7 +66,8 @@ from kvdb.raft.messages import (
 )
 from kvdb.raft.rawnode import RawNode
 from kvdb.store.commands import Command, Outcome
-from kvdb.store.encoding import encode_command, time_ms_of
+from kvdb.store.encoding import encode_command
+from kvdb.times import time_ms_of
 
 MAX_MESSAGE_BYTES: Final = 1 << 20
 """Entries in one append message, in bytes."""

@@ -113,7 +113,7 @@ def _apply(store: Store, entry: Entry) -> None:
         return
     change = as_v2(decode_conf_change(entry))
     effective = change
-    if store.check_change(change) is not None:
+    if store.check_change(entry.index, change) is not None:
         nobody = tuple(evolve(one, node_id=NO_NODE) for one in change.changes)
         effective = evolve(change, changes=nobody)
     tracker = Tracker(0, 0)

@@ -6,7 +6,7 @@ those that one node proposed at once.  A command is (big-endian)::
 
      0  8  session      which run of which node waits for the outcome
      8  8  sequence     which of its proposals this is
-    16  8  time         milliseconds since 1970, by the proposer's clock (L{time_ms_of})
+    16  8  time         milliseconds since 1970, by the proposer's clock (L{kvdb.times})
     24  1  operation
     25  n  what the operation takes, see docs/store-format.md
 
@@ -17,7 +17,6 @@ written by a later release, and nobody may go on past it.
 from __future__ import annotations
 
 import enum
-import math
 import struct
 from collections.abc import Iterable
 from typing import Final
@@ -40,22 +39,6 @@ from kvdb.store.commands import (
     Record,
     RegisterInstance,
 )
-
-MAX_TIME_MS: Final = 253_402_300_799_999
-"""The end of the year 9999, in milliseconds since 1970: the latest that people's
-formats of times have."""
-
-
-def time_ms_of(seconds: float) -> int:
-    """
-    A clock's time as entries and backups have it, which is unsigned: in milliseconds
-    since 1970.  A clock before that counts as 1970, one behind the year 9999 as its
-    end, and one that says nothing as 1970: it is for people to read, and no write
-    depends on it.
-    """
-    if math.isnan(seconds):
-        return 0
-    return int(max(0.0, min(seconds * 1000, MAX_TIME_MS)))
 
 
 class Operation(enum.IntEnum):

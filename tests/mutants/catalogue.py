@@ -473,7 +473,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a clock before 1970 is written down as it is",
-        "store/encoding.py",
+        "times.py",
         "    return int(max(0.0, min(seconds * 1000, MAX_TIME_MS)))\n",
         "    return int(min(seconds * 1000, MAX_TIME_MS))\n",
         tests="tests/store/test_encoding.py",

@@ -34,10 +34,11 @@ from kvdb.raft.progress import ProgressState
 from kvdb.storage.filesystem import DiskFull
 from kvdb.store.backup import BackupReader
 from kvdb.store.commands import Outcome, OutcomeStatus, Put
-from kvdb.store.encoding import MAX_TIME_MS, encode_command, join_commands
+from kvdb.store.encoding import encode_command, join_commands
 from kvdb.store.engine import Engine
 from kvdb.store.memory import MemoryEngine, MemoryEngines
 from kvdb.store.store import Settled, Store
+from kvdb.times import MAX_TIME_MS
 from tests.node.cluster import Cluster, url
 
 

@@ -26,7 +26,6 @@ from kvdb.store.commands import (
 )
 from kvdb.store.encoding import (
     MAX_REACHED,
-    MAX_TIME_MS,
     Event,
     Judged,
     Operation,
@@ -45,8 +44,8 @@ from kvdb.store.encoding import (
     encode_member_change,
     encode_outcome,
     encode_record,
-    time_ms_of,
 )
+from kvdb.times import MAX_TIME_MS, time_ms_of
 
 U64 = st.integers(0, 2**64 - 1)
 BYTES = st.binary(max_size=40)
