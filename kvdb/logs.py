@@ -33,7 +33,8 @@ from twisted.logger import (
     LogLevel,
     LogLevelFilterPredicate,
     formatEvent,
-    textFileLogObserver,
+    formatEventAsClassicLogText,
+    formatTime,
 )
 from twisted.python.components import Componentized
 from twisted.python.logfile import LogFile
@@ -80,6 +81,18 @@ def _time(seconds: Any) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def text_line(event: LogEvent) -> str | None:
+    """An event as Twisted has it in text, whatever the clock says."""
+    return formatEventAsClassicLogText(event, formatTime=_classic_time)
+
+
+def _classic_time(seconds: float | None) -> str:
+    try:
+        return formatTime(seconds)
+    except (OSError, OverflowError, TypeError, ValueError):
+        return formatTime(None)  # a year that no calendar of Python's has
+
+
 def _is_plain(value: object) -> bool:
     # Of these types, not of one made from them, which may do anything when asked.
     if type(value) is float:
@@ -104,8 +117,13 @@ def json_log_observer(file: IO[Any]) -> FileLogObserver:
     return FileLogObserver(file, json_line)
 
 
+def text_log_observer(file: IO[Any]) -> FileLogObserver:
+    """What writes events to C{file} as lines of text."""
+    return FileLogObserver(file, text_line)
+
+
 _OBSERVERS: Final[dict[str, Callable[[IO[Any]], FileLogObserver]]] = {
-    TEXT: textFileLogObserver,
+    TEXT: text_log_observer,
     JSON: json_log_observer,
 }
 

@@ -253,6 +253,12 @@ class Options(usage.Options):
             "Revisions of history that are kept.",
             _number(0, 10**12),
         ),
+        _option(
+            "history-bytes",
+            str(1 << 30),
+            "Bytes of history that are kept, where --history is more.",
+            _number(0, 10**15),
+        ),
         _option("cert-file", None, "The clients' port: its certificate (PEM)."),
         _option("key-file", None, "The clients' port: its private key (PEM)."),
         _option("trusted-ca-file", None, "The CA of clients' certificates (PEM)."),
@@ -435,5 +441,6 @@ class Options(usage.Options):
                 request_timeout=self["request-timeout"],
                 snapshot_count=self["snapshot-count"],
                 history_revisions=self["history"],
+                history_bytes=self["history-bytes"],
             ),
         )

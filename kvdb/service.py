@@ -45,7 +45,7 @@ from kvdb.host import Host, RealHost
 from kvdb.interfaces import NodeStatus
 from kvdb.metrics import Metrics
 from kvdb.node.node import Node
-from kvdb.node.replica import Replica, ReplicaDiverged, open_replica
+from kvdb.node.replica import Replica, open_replica
 from kvdb.notify import READY, STOPPING, Telling, is_managed, watchdog_seconds
 from kvdb.options import Options, ignored_variables
 from kvdb.peer.addresses import parse_peer_url, tcp_dial, url_of
@@ -57,11 +57,14 @@ from kvdb.rest.site import RestSettings, Site, make_site
 from kvdb.security import Security, is_unspecified
 from kvdb.settings import Settings
 from kvdb.storage.filesystem import DirectoryInUse, DiskFull, SyncFailed
+from kvdb.storage.instance import InstanceFile, PartsDiffer
+from kvdb.storage.journal import start_again
 from kvdb.storage.log import Identity, Log, UnknownFormat
 from kvdb.storage.segment import CorruptLog
 from kvdb.storage.unsynced import LOST, REMEDY, PowerWasLost, Unsynced
 from kvdb.store.commands import Member
 from kvdb.store.engine import EngineError
+from kvdb.store.rocks import current_engine
 from kvdb.store.store import Store
 from kvdb.store.store import UnknownFormat as UnknownStoreFormat
 
@@ -85,8 +88,8 @@ FATAL: Final = (
     DirectoryInUse,
     DiskFull,
     EngineError,
+    PartsDiffer,
     PowerWasLost,
-    ReplicaDiverged,
     Refused,
     SyncFailed,
     UnknownFormat,
@@ -119,17 +122,14 @@ class LogService(Service):
         directory = f"{settings.data_dir}/log"
         self._unsynced = Unsynced(host.filesystem, directory, host.boot_id())
         self._unsynced.check()
-        try:
-            self.log = Log.open(
-                host.filesystem,
-                directory,
-                host.reactor,
-                settings.node.segment_bytes,
-                settings.node.recent_bytes,
-            )
-        except SyncFailed:
-            self._unsynced.give_up()
-            raise
+        self.log = Log.open(
+            host.filesystem,
+            directory,
+            host.reactor,
+            settings.node.segment_bytes,
+            settings.node.recent_bytes,
+            self._sync_failed,
+        )
         # It has synced whatever an earlier process wrote.
         self._unsynced.end()
         if settings.node.sync_interval:
@@ -140,6 +140,7 @@ class LogService(Service):
                 what=self.log.repaired,
             )
         if self.log.identity is None:
+            self._check_no_store()
             cluster_id = 0 if settings.join else cluster_id_of(dict(settings.cluster))
             # Not drawn from the node's own source: two directories must differ
             # even where everything else is the same.
@@ -165,6 +166,18 @@ class LogService(Service):
             # Peers then meet the start before this one, which they know.
             log.warn("this start could not be recorded: {error}", error=error)
 
+    def _check_no_store(self) -> None:
+        """@raise PartsDiffer: there is a store, and its log is not here."""
+        store = f"{self._settings.data_dir}/store"
+        filesystem = self._host.filesystem
+        instance = InstanceFile(filesystem, store).read()
+        if instance is not None or current_engine(filesystem, store) is not None:
+            raise PartsDiffer(
+                f"there is a store in {store}, and no log in"
+                f" {self._settings.data_dir}/log: the log that belongs to the store is"
+                " missing"
+            )
+
     def _acknowledge_early(self, unsynced: Unsynced) -> None:
         if not unsynced.boot_id:
             raise Refused(
@@ -178,6 +191,13 @@ class LogService(Service):
             ms=1000 * self._settings.node.sync_interval,
         )
 
+    def _sync_failed(self, error: SyncFailed) -> SyncFailed:
+        assert self._unsynced is not None, "a log is opened behind its mark"
+        if not self._unsynced.is_set():
+            return start_again(error)
+        self._unsynced.give_up()
+        return SyncFailed(f"{error}: {LOST}.  What to do: {REMEDY}")
+
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Close it; from now on nothing is acknowledged that is not synced."""
@@ -189,10 +209,8 @@ class LogService(Service):
                 # Also what is being synced now, for only one is told of a failure.
                 yield self.log.sync()
                 self._unsynced.end()
-        except SyncFailed:
-            assert self._unsynced is not None, "a log is opened behind its mark"
-            self._unsynced.give_up()
-            log.error("{lost}.  What to do: {remedy}", lost=LOST, remedy=REMEDY)
+        except SyncFailed as error:
+            log.error("{error}", error=error)
         except CancelledError:
             log.warn(
                 "the disk under {path} did not sync before the stop: until this member"
@@ -221,7 +239,10 @@ class StoreService(Service):
         assert log_ is not None, "the log is opened before the store"
         identity = log_.identity
         assert identity is not None, "the log knows whose it is"
-        store = Store.open(self._host.engines(f"{self._settings.data_dir}/store"))
+        directory = f"{self._settings.data_dir}/store"
+        instance = InstanceFile(self._host.filesystem, directory)
+        instance.check(identity.instance_id, log_.directory)
+        store = Store.open(self._host.engines(directory))
         cluster = dict(self._settings.cluster)
         is_empty = store.applied_index == 0 and log_.last_index() == 0
         # A joiner may know its cluster and hold nothing of it yet: only who
@@ -229,7 +250,12 @@ class StoreService(Service):
         if is_empty and identity.cluster_id == cluster_id_of(cluster):
             members = [Member(node, cluster[node]) for node in sorted(cluster)]
             store.bootstrap(identity.cluster_id, members)
-        self.replica = open_replica(log_, store)
+        try:
+            self.replica = open_replica(log_, store)
+        except PartsDiffer:
+            store.close()
+            raise
+        instance.write(identity.instance_id)
         known = {member.id: member.url for member in store.members.values()}
         if not is_empty and known and not self._settings.join and known != cluster:
             log.info(

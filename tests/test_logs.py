@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import signal
 import socket
@@ -54,6 +55,22 @@ def event(text: str, level: Any) -> dict[str, Any]:
 
 class LinesTests(SynchronousTestCase):
     """Events as lines."""
+
+    def test_a_line_is_written_whatever_the_clock_says(self) -> None:
+        times = (-2e9, -1e11, 3e11, 1e18, math.nan, math.inf, "soon")
+        for form in logs.FORMATS:
+            for moment in times:
+                self.assertIn("much happens", self.at(form, moment))
+        self.assertTrue(self.at("text", -2e9).startswith("1906-"))
+        self.assertTrue(self.at("text", 3e11).startswith("- [test#info]"))
+
+    def at(self, form: str, moment: object) -> str:
+        """The line of an event of that time."""
+        file = io.StringIO()
+        observer = logs.observer_to(file, form, "info")
+        observer(event("much happens", LogLevel.info) | {"log_time": moment})
+        [line] = file.getvalue().splitlines()
+        return line
 
     def test_an_event_with_its_plain_fields(self) -> None:
         [line] = written("json", "info", what="much", count=3, ok=True, none=None)

@@ -71,6 +71,7 @@ from kvdb.store.commands import Command, Compact, Outcome, Record
 from kvdb.store.encoding import encode_command, join_commands
 from kvdb.store.memory import MemoryEngines
 from kvdb.store.store import Compacted, Store
+from kvdb.times import time_ms_of
 
 T = TypeVar("T")
 
@@ -601,7 +602,7 @@ class FakeCluster:
     def apply(self, command: Command) -> Outcome:
         """Carry out a command."""
         index = self.store.applied_index + 1
-        time_ms = int(self.reactor.seconds() * 1000)
+        time_ms = time_ms_of(self.reactor.seconds())
         data = join_commands([encode_command(1, index, time_ms, command)])
         [(_, _, outcome)] = self.store.apply([Entry(self.term, index, data=data)])
         for member in self.members.values():

@@ -13,6 +13,7 @@ from kvdb.interfaces import Unavailable
 from kvdb.store.backup import BackupHeader, backup_pieces
 from kvdb.store.snapshot import StoreSnapshot
 from kvdb.store.store import Store
+from kvdb.times import time_ms_of
 
 MAX_BACKUPS: Final = 2
 """At a time: each holds on to files that the engine could else remove."""
@@ -73,7 +74,7 @@ class Backups:
             store.applied_term,
             store.revision,
             store.compacted_revision,
-            int(self.time_of_day() * 1000),
+            time_ms_of(self.time_of_day()),
         )
         snapshot = store.open_snapshot()
         pieces = backup_pieces(header, snapshot.chunks(PIECE_BYTES))

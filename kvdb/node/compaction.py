@@ -67,33 +67,49 @@ class Compaction:
             self._cut_log()
         store = self.pump.replica.store
         store.compact_slice(SLICE_EVENTS)
-        bound = self.pump.settings.history_revisions
+        if self.pump.leading and not self._compacting:
+            target = self._history_target()
+            if target > store.compacted_revision:
+                self._compacting = True
+                self.pump.write(Compact(target)).addBoth(self._compacted)
+
+    def _history_target(self) -> int:
+        """The revision to which history is to be cut; 0 if it is within its bounds."""
+        store, settings = self.pump.replica.store, self.pump.settings
+        bound, max_bytes = settings.history_revisions, settings.history_bytes
+        target = 0
         kept = store.revision - store.compacted_revision
-        if (
-            self.pump.leading
-            and not self._compacting
-            and kept > bound + bound // HISTORY_SLACK
-        ):
-            self._compacting = True
-            command = Compact(store.revision - bound)
-            self.pump.write(command).addBoth(self._compacted)
+        if kept > bound + bound // HISTORY_SLACK:
+            target = store.revision - bound
+        if store.history_bytes() > max_bytes + max_bytes // HISTORY_SLACK:
+            target = max(target, store.history_within(max_bytes))
+        return target
 
     def _cut_log(self) -> None:
         replica = self.pump.replica
         durable = replica.store.poll_flush()
-        target = durable - self.pump.settings.catch_up_entries
         if replica.store.flushing:
             return
         self._flushing = False
         # A log that ends before it waits for space, to begin anew behind a snapshot.
-        if replica.log.first_index() <= target <= replica.log.last_index():
-            replica.log.compact(target)
-            log.info(
-                "the log was cut: it begins at index {first}, {size} bytes are left",
-                first=replica.log.first_index(),
-                size=replica.log.size_bytes,
-            )
+        if replica.log.first_index() <= durable <= replica.log.last_index():
+            self._cut_behind(durable)
         self._bytes_at_cut = replica.log.size_bytes
+
+    def _cut_behind(self, durable: int) -> None:
+        """Cut what is in the store for good, less a tail of entries and of bytes."""
+        replica, settings = self.pump.replica, self.pump.settings
+        by_entries = durable - settings.catch_up_entries
+        by_bytes = replica.log.first_within(durable, settings.catch_up_bytes) - 1
+        target = max(by_entries, by_bytes)
+        if target < replica.log.first_index():
+            return
+        replica.log.compact(target)
+        log.info(
+            "the log was cut: it begins at index {first}, {size} bytes are left",
+            first=replica.log.first_index(),
+            size=replica.log.size_bytes,
+        )
 
     def _compacted(self, result: Outcome | Failure) -> None:
         self._compacting = False

@@ -67,6 +67,7 @@ from kvdb.raft.messages import (
 from kvdb.raft.rawnode import RawNode
 from kvdb.store.commands import Command, Outcome
 from kvdb.store.encoding import encode_command
+from kvdb.times import time_ms_of
 
 MAX_MESSAGE_BYTES: Final = 1 << 20
 """Entries in one append message, in bytes."""
@@ -335,7 +336,7 @@ class Pump:
         except DatabaseError as error:
             caller.errback(error)
             return
-        time_ms = int(self.time_of_day() * 1000)
+        time_ms = time_ms_of(self.time_of_day())
         data = encode_command(self.session, sequence, time_ms, command)
         self.proposals.submit(self.clock.seconds(), sequence, data, caller)
         self.wake()
@@ -361,7 +362,7 @@ class Pump:
             sequence = self._next_sequence()
         except DatabaseError as error:
             return fail(error)
-        time_ms = int(self.time_of_day() * 1000)
+        time_ms = time_ms_of(self.time_of_day())
         renew = partial(encode, self.session, sequence, time_ms)
         try:
             data = renew()

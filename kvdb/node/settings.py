@@ -23,7 +23,9 @@ class NodeSettings:
     @ivar snapshot_bytes: the same in bytes of log, whichever comes first.
     @ivar catch_up_entries: entries kept in the log behind a compaction, so
         that a follower a little behind needs no snapshot.
+    @ivar catch_up_bytes: the same in bytes of log, whichever is less.
     @ivar history_revisions: how many revisions of history are kept.
+    @ivar history_bytes: the same in bytes of history, whichever is less.
     @ivar segment_bytes: the size of a file of the log.
     @ivar recent_bytes: entries of the log kept in memory, in bytes.
     """
@@ -34,9 +36,11 @@ class NodeSettings:
     sync_interval: float = 0.0
     request_timeout: float = 5.0
     snapshot_count: int = 10_000
-    snapshot_bytes: int = 256 << 20
+    snapshot_bytes: int = 64 << 20
     catch_up_entries: int = 5_000
+    catch_up_bytes: int = 64 << 20
     history_revisions: int = 100_000
+    history_bytes: int = 1 << 30
     segment_bytes: int = SEGMENT_BYTES
     recent_bytes: int = RECENT_BYTES
 

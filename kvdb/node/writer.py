@@ -11,9 +11,11 @@ Rules:
   asked for earlier is durable;
 * a commit index alone is not worth a write: it goes with the next one (a
   member that forgot it hears it again from its leader), but for L{remember};
-* with a C{sync_interval} entries alone are answered once they are written, and
-  synced within that time; votes, terms, snapshots and memberships are synced
-  first all the same (L{kvdb.storage.unsynced} has what follows from it);
+* with a C{sync_interval} entries alone are answered once they are written, for as
+  long as the oldest so answered and not yet synced is younger than that: where
+  the disk hangs, the next ones wait for it.  Votes, terms, snapshots and
+  memberships are synced first all the same (L{kvdb.storage.unsynced} has what
+  follows from it);
 * a full disk holds the queue up and changes nothing; a failed sync is fatal.
 """
 
@@ -49,6 +51,9 @@ class WritableLog(Protocol):
     def sync(self) -> Deferred[None]:
         """Fires once all that was written before is durable."""
 
+    def begin_install(self) -> None:
+        """Record, durably, that the store may be ahead of the log until C{reset}."""
+
     def reset(self, index: int, term: int, hard_state: HardState) -> None:
         """Begin anew behind a snapshot."""
 
@@ -75,7 +80,7 @@ class LogWriter:
     @ivar slow_seconds: a sync that takes as long is worth a word: heartbeats do
         not wait for it, but votes and writes do.
     @ivar sync_interval: seconds that entries may be acknowledged ahead of their
-        sync; 0: never.
+        sync; 0: never.  A sync begins after half of it, to have ended in time.
     @ivar full: the error with which the disk refused the job at the head of
         the queue, if it did.
     @ivar took: how long syncs were waited for.
@@ -94,6 +99,9 @@ class LogWriter:
     _jobs: deque[_Job] = field(factory=deque)
     _syncing: deque[_Job] = field(factory=deque)
     _sync_call: IDelayedCall | None = None
+    _early_since: float | None = None
+    _syncing_early_since: float | None = None
+    _stopped: bool = False
     _writing: bool = False
 
     def __attrs_post_init__(self) -> None:
@@ -129,10 +137,12 @@ class LogWriter:
     @property
     def idle(self) -> bool:
         """Whether all that was asked for is durable."""
-        return not self._jobs and not self._syncing and self._sync_call is None
+        is_synced = self._early_since is None and self._syncing_early_since is None
+        return not self._jobs and not self._syncing and is_synced
 
     def stop(self) -> None:
         """Sync no more by itself."""
+        self._stopped = True
         if self._sync_call is not None:
             self._sync_call.cancel()
             self._sync_call = None
@@ -159,9 +169,11 @@ class LogWriter:
             if (before.term, before.vote) != (job.hard_state.term, job.hard_state.vote):
                 job.is_urgent = True
         if job.snapshot is not None:
-            # The state first: a store that is ahead of its log is an install
-            # that a crash interrupted, and is completed at the next start.
+            # The state first: a store that is ahead of its log, where the log says
+            # that this may be, is an install that a crash interrupted, and is
+            # completed at the next start.
             if not job.installed:
+                self.log.begin_install()
                 self.install(job.snapshot)
                 job.installed = True
             self.log.reset(job.snapshot.index, job.snapshot.term, self._hard_state)
@@ -169,7 +181,7 @@ class LogWriter:
             job.must_sync = job.is_urgent = True
         if job.entries or job.must_sync:
             self.log.append(job.entries, self._hard_state)
-        if job.must_sync and self.sync_interval and not job.is_urgent:
+        if job.must_sync and not job.is_urgent and self._may_be_early():
             self._sync_within_interval()
             job.must_sync = False
         if job.must_sync:
@@ -182,15 +194,38 @@ class LogWriter:
         else:
             self.deliver(job.responses)
 
+    def _may_be_early(self) -> bool:
+        """Whether an entry may be answered before it is synced."""
+        oldest = self._syncing_early_since
+        if oldest is None:
+            oldest = self._early_since
+        waited = 0.0 if oldest is None else self.clock.seconds() - oldest
+        return waited < self.sync_interval
+
     def _sync_within_interval(self) -> None:
-        if self._sync_call is None:
-            self._sync_call = self.clock.callLater(self.sync_interval, self._sync)
+        if self._early_since is None:
+            self._early_since = self.clock.seconds()
+        if (
+            self._sync_call is None
+            and self._syncing_early_since is None
+            and not self._stopped
+        ):
+            due = self._early_since + self.sync_interval / 2
+            wait = max(0.0, due - self.clock.seconds())
+            self._sync_call = self.clock.callLater(wait, self._sync)
 
     def _sync(self) -> None:
         self._sync_call = None
         began = self.clock.seconds()
+        self._syncing_early_since, self._early_since = self._early_since, None
         done = self.log.sync()
-        done.addCallback(lambda _: self._note(began)).addErrback(self.failed)
+        done.addCallback(self._early_synced, began).addErrback(self.failed)
+
+    def _early_synced(self, _: None, began: float) -> None:
+        self._note(began)
+        self._syncing_early_since = None
+        if self._early_since is not None:
+            self._sync_within_interval()
 
     def _synced(self, _: None, job: _Job) -> None:
         self._note(job.began)

@@ -18,19 +18,23 @@ from typing import Final
 from attrs import define, field
 from google_crc32c import value as crc32c
 
+from kvdb.node.replica import continues, may_be_ahead
 from kvdb.offline.archive import ContentDigest
 from kvdb.offline.check_log import Read
 from kvdb.offline.directory import OneEngine, read_engine
 from kvdb.offline.files import Untouched, is_directory
 from kvdb.offline.findings import LATER, START, Findings
-from kvdb.storage.log import Log
+from kvdb.storage.instance import REMEDY as PARTS_REMEDY
+from kvdb.storage.instance import InstanceFile, PartsDiffer
+from kvdb.storage.log import Identity, Log
 from kvdb.store.encoding import RECORD, decode_events, decode_outcome
 from kvdb.store.engine import EngineError, Pair
 from kvdb.store.rocks import RocksReader, current_engine
 from kvdb.store.store import Store, UnknownFormat
 
 SOME_PAIRS: Final = 1000
-"""Hashed together."""
+SOME_BYTES: Final = 1 << 20
+"""Hashed together, pairs and their bytes, with the last one of any size."""
 
 _BLOCK: Final = re.compile(r"in (\S+\.sst) offset (\d+)")
 _TABLE: Final = re.compile(r"(/\S+\.sst)")
@@ -119,16 +123,18 @@ class StoreCheck:
 
     def _check_pairs(self, engine: RocksReader) -> bool:
         """Whether all could be read."""
-        self._newest = _newest_revision(engine)
+        self._newest = _newest_revision(engine, self._path)
         digest = ContentDigest()
         some: list[Pair] = []
+        size = 0
         try:
             for pair in engine.scan(b"", b"\xff"):
                 self._check_pair(engine, *pair)
                 some.append(pair)
-                if len(some) == SOME_PAIRS:
+                size += len(pair[0]) + len(pair[1])
+                if len(some) == SOME_PAIRS or size >= SOME_BYTES:
                     self._hash(digest, some)
-                    some = []
+                    some, size = [], 0
         except EngineError as error:
             self._note(engine.path, error)
             return False
@@ -156,6 +162,10 @@ class StoreCheck:
                 last = _NUMBER.unpack(key[1:])[0]
                 if not decode_events(value) or last > self._newest:
                     raise ValueError(f"revision {last}")
+            elif kind == b"b":
+                _NUMBER.unpack(value)
+                if _NUMBER.unpack(key[1:])[0] > self._newest:
+                    raise ValueError("a mark of a revision that is none")
             elif kind == b"i":
                 self._outcomes += 1
                 decode_outcome(value)
@@ -171,7 +181,7 @@ class StoreCheck:
 
     def _check_state(self, engine: RocksReader, log: Log | None) -> None:
         try:
-            store = Store.open(OneEngine(engine))
+            store = Store.open(OneEngine(engine, self._path))
         except UnknownFormat as error:
             self.findings.error(engine.path, None, str(error), LATER)
             return
@@ -187,6 +197,10 @@ class StoreCheck:
             self._check_together(log, store)
 
     def _check_together(self, log: Log, store: Store) -> None:
+        if log.identity is None:
+            what = "there is a store, and the log that belongs to it is missing"
+            self.findings.error(self.directory, None, what, PARTS_REMEDY)
+            return
         applied, first, last = store.applied_index, log.first_index(), log.last_index()
         if applied + 1 < first:
             self.findings.error(
@@ -195,7 +209,16 @@ class StoreCheck:
                 f"the log begins at index {first}, the store ends at {applied}:"
                 " entries are missing",
             )
-        elif applied > last or log.term(applied) != store.applied_term:
+        elif not continues(log, store) and not may_be_ahead(log, store):
+            self.findings.error(
+                self.directory,
+                None,
+                f"the store holds entry {applied} of term {store.applied_term}, and the"
+                f" log, which ends at {last}, does not: the log that belongs to the"
+                " store is missing, or it is an older copy",
+                PARTS_REMEDY,
+            )
+        elif not continues(log, store):
             self.findings.warning(
                 self.directory,
                 None,
@@ -203,12 +226,14 @@ class StoreCheck:
                 f" {last}: a snapshot came",
                 "nothing: its next start begins the log anew behind the store",
             )
-        self._check_identity(log, store)
+        self._check_identity(log.identity, log.directory, store)
 
-    def _check_identity(self, log: Log, store: Store) -> None:
-        own = log.identity
-        if own is None:
-            return
+    def _check_identity(self, own: Identity, log_directory: str, store: Store) -> None:
+        instance = InstanceFile(Untouched(), self._path)
+        try:
+            instance.check(own.instance_id, log_directory)
+        except PartsDiffer as error:
+            self.findings.error(instance.path, None, error.what, PARTS_REMEDY)
         if own.cluster_id not in (0, store.cluster_id):
             self.findings.error(
                 self.directory,
@@ -244,9 +269,9 @@ class StoreCheck:
             )
 
 
-def _newest_revision(engine: RocksReader) -> int:
+def _newest_revision(engine: RocksReader, path: str) -> int:
     try:
-        return Store.open(OneEngine(engine)).revision
+        return Store.open(OneEngine(engine, path)).revision
     except (EngineError, UnknownFormat, struct.error, ValueError):
         return 2**64  # which is told elsewhere
 

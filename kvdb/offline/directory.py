@@ -24,8 +24,10 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from kvdb.node.replica import open_replica
+from kvdb.offline.committed import Overlay
 from kvdb.offline.files import SharedLock, Untouched, is_directory, real_filesystem
 from kvdb.storage.filesystem import DirectoryInUse, FileSystem, hold_lock
+from kvdb.storage.instance import InstanceFile
 from kvdb.storage.log import Identity, Log
 from kvdb.store.engine import Engine, EngineError, Engines
 from kvdb.store.rocks import RocksEngines, RocksReader, current_engine
@@ -72,9 +74,10 @@ def real_disk() -> Disk:
 class OneEngine:
     """Implements L{Engines<kvdb.store.engine.Engines>} for reading."""
 
-    _engine: RocksReader
+    _engine: Engine
+    directory: str
 
-    def open(self) -> RocksReader:
+    def open(self) -> Engine:
         """See there."""
         return self._engine
 
@@ -174,14 +177,15 @@ def read_engine(directory: str) -> Iterator[RocksReader]:
 @contextmanager
 def read_store(directory: str) -> Iterator[Store]:
     """
-    The store of a data directory.
+    The store of a data directory, as it is on the disk; what is applied to it stays
+    in memory.
 
     @raise EngineError: it cannot be read.
     @raise Unusable: there is none.
     """
     with read_engine(directory) as engine:
         try:
-            store = Store.open(OneEngine(engine))
+            store = Store.open(OneEngine(Overlay(engine), f"{directory}/store"))
         except (struct.error, ValueError) as error:
             raise EngineError(
                 f"the state in {engine.path} is none ({error}): see kvdbctl fsck"
@@ -320,6 +324,7 @@ def write_log(disk: Disk, directory: str, node_id: int, store: Store) -> None:
     try:
         log.set_identity(Identity(store.cluster_id, node_id, instance_id))
         open_replica(log, store)
+        InstanceFile(disk.filesystem, f"{directory}/store").write(instance_id)
         at_once(log.sync())
     finally:
         log.close()

@@ -2,7 +2,8 @@
 What is in a data directory that nobody uses, one thing after the other.
 
 Keys are contents, and are left out unless they are asked for: without them a dump
-can be shown to somebody who may not read the store.  Values are never shown.
+can be shown to somebody who may not read the store.  Values are never shown.  Members,
+revision and keys are those with all that the log knows to be committed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final
 from attrs import asdict
 
 from kvdb.offline.archive import ContentDigest
+from kvdb.offline.committed import apply_until, committed_index
 from kvdb.offline.directory import held, read_log, read_store
 from kvdb.raft.confchange import as_v2, decode_conf_change
 from kvdb.raft.messages import Entry, EntryType
@@ -42,11 +44,13 @@ def dump(directory: str, *, show_keys: bool) -> Iterator[Line]:
     @raise DirectoryInUse: a node has it.
     @raise Unusable: there is nothing.
     """
-    with held(directory):
-        with read_log(directory) as log:
-            yield from _log_lines(log, show_keys)
+    with held(directory), read_log(directory) as log:
+        yield from _log_lines(log, show_keys)
         with read_store(directory) as store:
-            yield from _store_lines(store, show_keys)
+            stored = store.applied_index
+            if log.identity is not None and stored + 1 >= log.first_index():
+                apply_until(log, store, committed_index(log, store))
+            yield from _store_lines(store, stored, show_keys)
 
 
 def _log_lines(log: Log, show_keys: bool) -> Iterator[Line]:
@@ -57,6 +61,7 @@ def _log_lines(log: Log, show_keys: bool) -> Iterator[Line]:
             **asdict(identity),
             "cluster_id": f"{identity.cluster_id:016x}",
             "instance_id": f"{identity.instance_id:016x}",
+            "starts": identity.starts.count,
         }
     state = log.hard_state
     yield {
@@ -118,10 +123,11 @@ def _key_fields(key: bytes, show_keys: bool) -> Line:
     return text_field("key", key) if show_keys else {"key_bytes": len(key)}
 
 
-def _store_lines(store: Store, show_keys: bool) -> Iterator[Line]:
+def _store_lines(store: Store, stored: int, show_keys: bool) -> Iterator[Line]:
     yield {
         "what": "store",
         "cluster_id": f"{store.cluster_id:016x}",
+        "stored_index": stored,
         "applied_index": store.applied_index,
         "applied_term": store.applied_term,
         "revision": store.revision,

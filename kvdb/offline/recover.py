@@ -19,8 +19,9 @@ from typing import Final
 
 from attrs import frozen
 
-from kvdb.node.replica import Replica
+from kvdb.node.replica import continues, may_be_ahead
 from kvdb.offline.archive import END_KEY, FIRST_KEY, ContentDigest
+from kvdb.offline.committed import READ_BYTES, apply_until, committed_index
 from kvdb.offline.directory import (
     Disk,
     Held,
@@ -35,7 +36,8 @@ from kvdb.offline.directory import (
 from kvdb.offline.files import Untouched
 from kvdb.offline.restore import REVISION_STEP, moved_on, write_pairs
 from kvdb.raft.confchange import as_v2, decode_conf_change
-from kvdb.raft.messages import Entry, EntryType
+from kvdb.raft.messages import EntryType
+from kvdb.storage.instance import InstanceFile
 from kvdb.storage.log import Identity, Log
 from kvdb.storage.segment import TornEnd
 from kvdb.storage.unsynced import LOST, Unsynced
@@ -44,11 +46,9 @@ from kvdb.store.encoding import decode_command, split_commands
 from kvdb.store.engine import Pair
 from kvdb.store.store import Store
 
-READ_BYTES: Final = 1 << 20
-"""Of entries, applied at once."""
-
 WRITE_PAIRS: Final = 1000
-"""Pairs that are written at once."""
+WRITE_BYTES: Final = 1 << 20
+"""Pairs that are written at once, and their bytes, with the last one of any size."""
 
 
 @frozen(slots=True)
@@ -61,10 +61,12 @@ class Survey:
     @ivar applied: the last entry that its store holds for good.
     @ivar committed: the last that it noted down as committed.
     @ivar last: the last in its log, of term C{last_term}.
-    @ivar revision: of its store, before entries are applied.
+    @ivar revision: with all that is known to be committed, as members and C{role}.
+    @ivar uncertain_changes: of the members, in entries that may not be committed.
     @ivar role: what it was in the cluster, as far as it knows.
     @ivar newest_ms: when its newest write was proposed, since 1970; None where it
         cannot be told.
+    @ivar lacks_log: its store holds what its log does not, and no snapshot explains it.
     @ivar repaired: what a crash left unfinished at the end of its log.
     @ivar power_was_lost: while it acknowledged what was not on its disk.
     """
@@ -77,8 +79,10 @@ class Survey:
     last_term: int
     revision: int
     members: tuple[Member, ...]
+    uncertain_changes: tuple[str, ...]
     role: str
     newest_ms: int | None
+    lacks_log: bool
     repaired: TornEnd | None
     power_was_lost: bool
 
@@ -108,6 +112,11 @@ class Survey:
                 " here and may or may not have been committed: they are kept, unless"
                 " --discard-uncommitted is given, which loses those that were"
             )
+        if self.uncertain_changes:
+            yield (
+                f"among them the members change ({'; '.join(self.uncertain_changes)}):"
+                " all others are given up, whichever holds"
+            )
         if self.role == "learner":
             yield "it was a learner, and may be far behind the voters"
         elif self.role == "no member" or self.identity.removed:
@@ -116,6 +125,11 @@ class Survey:
             yield "its data was found to differ from the other members'"
         if self.power_was_lost:
             yield (f"{LOST}: another member, if one is left, may have more")
+        if self.lacks_log:
+            yield (
+                "its store holds entries that its log does not: the log is an older"
+                " copy, and what came behind the store is lost"
+            )
         if self.repaired is not None:
             yield f"the end of its log was not whole, and is left out: {self.repaired}"
 
@@ -155,6 +169,7 @@ def opened(directory: str, boot_id: str) -> Iterator[Survivor]:
     @param boot_id: of this boot of the machine.
     @raise CorruptLog, EngineError: it cannot be read.
     @raise DirectoryInUse: the member runs.
+    @raise PartsDiffer: its store belongs to another log.
     @raise Unusable: there is no member's data.
     """
     with (
@@ -164,6 +179,8 @@ def opened(directory: str, boot_id: str) -> Iterator[Survivor]:
     ):
         mark = Unsynced(Untouched(), f"{directory}/log", boot_id)
         identity = _identity(directory, log)
+        instance = InstanceFile(Untouched(), f"{directory}/store")
+        instance.check(identity.instance_id, log.directory)
         found = _survey(log, store, identity, power_was_lost=mark.is_of_before())
         yield Survivor(found, kept, log, store)
 
@@ -182,34 +199,46 @@ def _survey(
             f"the log begins at index {log.first_index()} and the store ends at"
             f" {store.applied_index}: entries are missing, restore a backup"
         )
-    hard_state, _ = Replica(log, store).initial_state()
-    # A store ahead of its log is one that a snapshot brought.
-    last = max(log.last_index(), store.applied_index)
-    is_log = last == log.last_index() and _continues(log, store)
+    applied, term = store.applied_index, log.hard_state.term
+    # A store ahead of its log is one that a snapshot brought, or has lost its log.
+    is_log = continues(log, store)
+    last = log.last_index() if is_log else applied
+    last_term = log.term(last) if is_log else store.applied_term
+    committed = committed_index(log, store)
+    apply_until(log, store, committed)
     node = identity.node_id
     own = store.members.get(node)
     voter = node in store.conf_state.voters
     role = "no member" if own is None else "voter" if voter else "learner"
     return Survey(
         identity=identity,
-        term=hard_state.term,
-        applied=store.applied_index,
-        committed=min(hard_state.commit, last if is_log else store.applied_index),
-        last=last if is_log else store.applied_index,
-        last_term=log.term(last) if is_log else store.applied_term,
+        term=term,
+        applied=applied,
+        committed=committed,
+        last=last,
+        last_term=last_term,
         revision=store.revision,
         members=tuple(store.members.values()),
+        uncertain_changes=tuple(_changes(log, committed + 1, last)),
         role=role,
         newest_ms=_newest_ms(log) if is_log else None,
+        lacks_log=not is_log and not may_be_ahead(log, store),
         repaired=log.repaired,
         power_was_lost=power_was_lost,
     )
 
 
-def _continues(log: Log, store: Store) -> bool:
-    """Whether the log goes on where the store ends."""
-    applied = store.applied_index
-    return applied <= log.last_index() and log.term(applied) == store.applied_term
+def _changes(log: Log, first: int, last: int) -> Iterator[str]:
+    """The changes of members in these entries."""
+    while first <= last:
+        entries = log.entries(first, last + 1, READ_BYTES)
+        for entry in entries:
+            if entry.type is not EntryType.NORMAL:
+                change = as_v2(decode_conf_change(entry))
+                for one in change.changes:
+                    kind = one.type.name.lower().replace("_", " ")
+                    yield f"entry {entry.index}: {kind} {one.node_id}"
+        first += len(entries)
 
 
 def _newest_ms(log: Log) -> int | None:
@@ -257,7 +286,7 @@ def recover(
         store = Store.open(engines)
         try:
             until = found.committed if discard_uncommitted else found.last
-            _apply(log, store, until)
+            apply_until(log, store, until)
             revision = moved_on(store.revision, revision_step)
             cluster_id = int.from_bytes(disk.entropy(8), "big") | 1
             store.begin_anew(cluster_id, [Member(node_id, url)], revision)
@@ -272,29 +301,14 @@ def recover(
     return Recovered(cluster_id, revision, applied, digest.keys, digest.text())
 
 
-def _apply(log: Log, store: Store, until: int) -> None:
-    """The entries up to C{until}, as a node would."""
-    while store.applied_index < until:
-        first = store.applied_index + 1
-        for entry in log.entries(first, until + 1, READ_BYTES):
-            _apply_one(store, entry)
-
-
-def _apply_one(store: Store, entry: Entry) -> None:
-    if entry.type is EntryType.NORMAL:
-        store.apply([entry])
-        return
-    # Who is a voter matters no more: the members are about to be given up.
-    change = as_v2(decode_conf_change(entry))
-    store.apply_conf_change(entry.index, entry.term, change, store.conf_state)
-
-
 def _some_at_a_time(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
     some: list[Pair] = []
-    for pair in pairs:
-        some.append(pair)
-        if len(some) == WRITE_PAIRS:
+    size = 0
+    for key, value in pairs:
+        some.append((key, value))
+        size += len(key) + len(value)
+        if len(some) == WRITE_PAIRS or size >= WRITE_BYTES:
             yield some
-            some = []
+            some, size = [], 0
     if some:
         yield some

@@ -240,8 +240,7 @@ class RealFile:
         except OSError as error:
             raise SyncFailed(
                 f"the disk could not sync {self.path} ({error.strerror}): what was"
-                " written last may be lost.  Check the disk, then start this member"
-                " again; it takes up what is missing from the others"
+                " written last may be lost.  Check the disk"
             ) from error
 
     def sync_later(self) -> Deferred[None]:
@@ -331,7 +330,8 @@ class RealFileSystem:
             os.fsync(fd)
         except OSError as error:
             raise SyncFailed(
-                f"the disk could not sync the directory {path} ({error.strerror})"
+                f"the disk could not sync the directory {path} ({error.strerror}):"
+                " what was written last may be lost.  Check the disk"
             ) from error
         finally:
             os.close(fd)

@@ -29,7 +29,7 @@ from twisted.internet.defer import Deferred, FirstError, fail, gatherResults, su
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from kvdb.storage.filesystem import DiskFull, File, FileSystem
+from kvdb.storage.filesystem import DiskFull, File, FileSystem, SyncFailed
 from kvdb.storage.records import RecordType, encode_record
 from kvdb.storage.segment import (
     BATCH_BYTES,
@@ -63,6 +63,14 @@ Head = Callable[[Segment], list[bytes]]
 removed."""
 
 
+def start_again(error: SyncFailed) -> SyncFailed:
+    """What a member is told whose sync failed, where it waits for each sync."""
+    return SyncFailed(
+        f"{error}, then start this member again: nothing that it acknowledged rests on"
+        " what was not synced"
+    )
+
+
 class LogClosed(Exception):
     """The log takes nothing any more: it was closed, or a sync has failed."""
 
@@ -73,6 +81,7 @@ class Journal:
     @ivar durable: up to which place everything is synced.
     @ivar broken: what ended its life, if anything did.
     @ivar repaired: where and why its end was found torn when it was opened.
+    @ivar when_sync_fails: does what must be done first then, and has what to tell.
     """
 
     filesystem: FileSystem
@@ -83,6 +92,7 @@ class Journal:
     durable: int = 0
     broken: BaseException | None = None
     repaired: TornEnd | None = None
+    when_sync_fails: Callable[[SyncFailed], SyncFailed] = start_again
     _head: Head = lambda _: []
     _named: int = 0
     _spare: File | None = None
@@ -424,7 +434,8 @@ class Journal:
         """The journal's life ends; those who wait hear why."""
         if isinstance(failure.value, FirstError):
             failure = failure.value.subFailure
-        self.broken = failure.value
+        assert failure.value is not None, "a failure of nothing"
+        failure = Failure(self._broken_by(failure.value))
         waiting = self._syncing + self._waiting
         self._syncing, self._waiting = [], []
         for one in waiting:
@@ -442,10 +453,20 @@ class Journal:
                 segment.file.sync()
             if self._named < number:
                 self.filesystem.sync_directory(self.directory)
+        except SyncFailed as error:
+            raise self._broken_by(error) from error
         except BaseException as error:
             self.broken = error
             raise
         self._note_durable(end, number)
+
+    def _broken_by(self, error: BaseException) -> BaseException:
+        """The journal's life ends by this; what it is told as."""
+        if self.broken is None and isinstance(error, SyncFailed):
+            # Before anybody hears of it: the process may be killed at any time.
+            error = self.when_sync_fails(error)
+        self.broken = error
+        return error
 
     def pending_sync_seconds(self) -> float:
         """For how long the running sync has been waited for; else 0."""

@@ -27,17 +27,19 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Final
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from kvdb.raft.messages import Entry, HardState
 from kvdb.raft.storage import Compacted, Unavailable
-from kvdb.storage.filesystem import FileSystem, Lock
-from kvdb.storage.journal import Journal
+from kvdb.storage.filesystem import FileSystem, Lock, SyncFailed
+from kvdb.storage.journal import Journal, start_again
 from kvdb.storage.records import (
     BadRecord,
     RecordType,
@@ -79,6 +81,7 @@ _IDENTITY = struct.Struct(">QQQHB")
 _VERSION_FIELD: Final = 3
 _REMOVED: Final = 1
 _DIVERGED: Final = 2
+_INSTALLING: Final = 4
 _HARD_STATE = struct.Struct(">QQQ")
 _MARK = struct.Struct(">QQB")
 
@@ -97,6 +100,8 @@ class Identity:
     @ivar removed: the node was told that it is no member any more.
     @ivar diverged: its data was found to differ from the other members'.
     @ivar starts: those of this directory, see L{kvdb.storage.starts}.
+    @ivar installing: a snapshot is being put in the store's place: the store may be
+        ahead of this log.
     """
 
     cluster_id: int
@@ -105,6 +110,7 @@ class Identity:
     removed: bool = False
     diverged: bool = False
     starts: Starts = Starts()
+    installing: bool = False
 
 
 @define(slots=True, eq=False)
@@ -140,10 +146,13 @@ class Log:
         clock: IReactorTime,
         segment_bytes: int = SEGMENT_BYTES,
         recent_bytes: int = RECENT_BYTES,
+        when_sync_fails: Callable[[SyncFailed], SyncFailed] = start_again,
     ) -> Log:
         """
         Open the log in C{directory}, or make one.
 
+        @param when_sync_fails: called before anybody hears that a sync has failed;
+            gives the error that they hear.
         @raise DirectoryInUse: another process has it open.
         @raise CorruptLog: it is not what was written.
         @raise UnknownFormat: a later version wrote it.
@@ -151,6 +160,7 @@ class Log:
         filesystem.make_directory(directory)
         lock = filesystem.lock(f"{directory}/lock")
         journal = Journal(filesystem, directory, clock, segment_bytes)
+        journal.when_sync_fails = when_sync_fails
         log = cls(directory, journal, lock, recent_bytes)
         try:
             for segment, record in journal.recover(log._head):
@@ -296,6 +306,27 @@ class Log:
     def _place(self, index: int) -> tuple[int, int]:
         return from_place(self._places[index - self._mark_index - 1])
 
+    def first_within(self, index: int, max_bytes: int) -> int:
+        """
+        The lowest index from which on the entries up to C{index} take at most
+        C{max_bytes} of the segments; one above C{index} where the last takes more.
+        """
+        segments = self._journal.segments
+        lengths = (segment.length for segment in segments)
+        starts = list(accumulate(lengths, initial=0))
+        number = segments[0].number
+
+        def position(place: int) -> int:
+            in_segment, offset = from_place(place)
+            return starts[in_segment - number] + offset
+
+        count = index - self._mark_index
+        is_last = count == len(self._places)
+        behind = self._journal.end if is_last else self._places[count]
+        least = position(behind) - max_bytes
+        dropped = bisect_left(self._places, least, hi=count, key=position)
+        return self._mark_index + 1 + dropped
+
     @property
     def repaired(self) -> TornEnd | None:
         """What was wrong with its end when it was opened, if anything was."""
@@ -371,12 +402,14 @@ class Log:
         """What C{segment} begins with, so that those before it can be removed."""
         segment.before = self.last_index()
         mark = _MARK.pack(segment.before, self.term(segment.before), False)
-        return self._encode_head(mark, self.hard_state)
+        return self._encode_head(mark, self.hard_state, self.identity)
 
-    def _encode_head(self, mark: bytes, hard_state: HardState) -> list[bytes]:
+    def _encode_head(
+        self, mark: bytes, hard_state: HardState, identity: Identity | None
+    ) -> list[bytes]:
         records = [encode_record(RecordType.MARK, mark), _encode_hard_state(hard_state)]
-        if self.identity is not None:
-            records.append(_encode_identity(self.identity))
+        if identity is not None:
+            records.append(_encode_identity(identity))
         if self.peer_starts:
             records.append(_encode_peer_starts(self.peer_starts))
         return records
@@ -399,6 +432,22 @@ class Log:
         self.peer_starts = dict(peer_starts)
         return self.sync()
 
+    def begin_install(self) -> None:
+        """
+        Record, durably, that a snapshot is about to take the store's place: from
+        now on until L{reset} the store may be ahead of this log.
+        """
+        self._record_installing(installing=True)
+
+    def end_install(self) -> None:
+        """The same, of a snapshot that did not: the store is as it was."""
+        self._record_installing(installing=False)
+
+    def _record_installing(self, *, installing: bool) -> None:
+        assert self.identity is not None, "a snapshot for a log without identity"
+        if self.identity.installing != installing:
+            self.set_identity(evolve(self.identity, installing=installing))
+
     def reset(self, index: int, term: int, hard_state: HardState) -> None:
         """
         Begin anew behind a snapshot at C{index}.  A crash before the next sync
@@ -407,13 +456,17 @@ class Log:
         @raise DiskFull: there is no space; nothing was changed.
         @raise LogClosed: the log takes nothing any more.
         """
+        identity = self.identity and evolve(self.identity, installing=False)
 
         def head(segment: Segment) -> list[bytes]:
             segment.before = index
-            return self._encode_head(_MARK.pack(index, term, True), hard_state)
+            return self._encode_head(
+                _MARK.pack(index, term, True), hard_state, identity
+            )
 
         segment = self._journal.begin(0, head)
         self.hard_state = hard_state
+        self.identity = identity
         self._forget_all(index, term)
         self._journal.let_go(segment.number)
 
@@ -485,8 +538,15 @@ def _decode_identity(body: bytes, version: int) -> Identity:
     starts = Starts() if version == 1 else decode_starts(rest)
     if rest != (b"" if version == 1 else encode_starts(starts)):
         raise struct.error(f"an identity of {len(body)} bytes")
-    removed, diverged = bool(end & _REMOVED), bool(end & _DIVERGED)
-    return Identity(cluster, node, instance, removed, diverged, starts)
+    return Identity(
+        cluster,
+        node,
+        instance,
+        removed=bool(end & _REMOVED),
+        diverged=bool(end & _DIVERGED),
+        starts=starts,
+        installing=bool(end & _INSTALLING),
+    )
 
 
 def _encode_identity(identity: Identity) -> bytes:
@@ -495,7 +555,9 @@ def _encode_identity(identity: Identity) -> bytes:
         identity.node_id,
         identity.instance_id,
         FORMAT_VERSION,
-        _REMOVED * identity.removed | _DIVERGED * identity.diverged,
+        _REMOVED * identity.removed
+        | _DIVERGED * identity.diverged
+        | _INSTALLING * identity.installing,
     )
     body += encode_starts(identity.starts)
     return encode_record(RecordType.IDENTITY, body)

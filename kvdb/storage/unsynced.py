@@ -11,7 +11,8 @@ long as that may be, with the name of this boot of the machine in it::
     unsynced    the boot's id, as text; nothing once a sync has failed
 
 Rules: the mark is durable before anything is acknowledged early, and is taken
-away only when all is synced; a mark that is not of this boot refuses the directory.
+away only when all is synced; it is emptied before anybody hears that a sync has
+failed; a mark that is not of this boot refuses the directory.
 """
 
 from __future__ import annotations

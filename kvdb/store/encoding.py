@@ -6,7 +6,7 @@ those that one node proposed at once.  A command is (big-endian)::
 
      0  8  session      which run of which node waits for the outcome
      8  8  sequence     which of its proposals this is
-    16  8  time         milliseconds since 1970, by the proposer's clock
+    16  8  time         milliseconds since 1970, by the proposer's clock (L{kvdb.times})
     24  1  operation
     25  n  what the operation takes, see docs/store-format.md
 

@@ -66,6 +66,10 @@ class Engine(Protocol):
 class Engines(Protocol):
     """A directory of engines, of which one is current."""
 
+    @property
+    def directory(self) -> str:
+        """Where it is, for people."""
+
     def open(self) -> Engine:
         """The current engine, made where there is none."""
 

@@ -6,13 +6,16 @@ What keys were before, and which changes made them so.
                                                 nothing where a deletion stands
 ``h``  revision of the last of them             the events of an entry: what changed
                                                 which key
+``b``  revision                                 bytes of history written up to it, each
+                                                time that L{MARK_BYTES} more were
 =====  =======================================  ==================================
 
 Compaction only moves C{compacted}; the space is given back later, a slice at a
 time.
 
 Rules: what is at or below C{compacted} is not read, swept or not; the newest
-revision is never compacted, for whoever watches needs a place to go on from.
+revision is never compacted, for whoever watches needs a place to go on from; how
+many bytes there are is known without reading them.
 """
 
 from __future__ import annotations
@@ -38,6 +41,10 @@ _U64: Final = struct.Struct(">Q")
 _TOP: Final = 2**64 - 1
 _PUT: Final = int(Operation.PUT)
 
+MARK_BYTES: Final = 1 << 20
+"""Of history between two of its marks: it is cut at marks where it has too many bytes.
+The same on every member: changing it is a new format."""
+
 
 class Compacted(Exception):
     """The history asked for is no longer kept."""
@@ -60,11 +67,14 @@ class History:
     """
     @ivar compacted: history at and below this revision is forgotten.
     @ivar swept: up to which its space was given back.
+    @ivar written: bytes of it that were written, ever.
     """
 
     compacted: int = 0
     swept: int = 0
+    written: int = 0
     _events: list[bytes] = field(factory=list)
+    _records_bytes: int = 0
 
     # What the store notes as it applies an entry.
 
@@ -84,6 +94,7 @@ class History:
         """
         if old is not None:
             batch.changes[_history_key(key, previous)] = old
+            self._records_bytes += len(key) + len(old)
         self._events += (EVENT.pack(len(key), _PUT, previous, time_ms), key)
 
     def note_delete(
@@ -98,6 +109,7 @@ class History:
         """C{key} was deleted at C{revision}; else as L{note_put}."""
         batch.changes[_history_key(key, previous)] = old
         batch.changes[_history_key(key, revision)] = b""
+        self._records_bytes += 2 * len(key) + len(old)
         event = Event(Operation.DELETE, previous, time_ms, key)
         self._events.append(encode_event(event))
 
@@ -105,8 +117,15 @@ class History:
         """The entry is applied; its last change has C{revision}."""
         if self._events:
             # An entry's together: a record of its own for each is dear.
-            batch.changes[b"h" + _U64.pack(revision)] = b"".join(self._events)
+            events = b"".join(self._events)
+            batch.changes[b"h" + _U64.pack(revision)] = events
+            before = self.written
+            self.written += self._records_bytes + len(events)
+            if before // MARK_BYTES != self.written // MARK_BYTES:
+                mark = _U64.pack(self.written)
+                batch.changes[b"b" + _U64.pack(revision)] = mark
             self._events.clear()
+            self._records_bytes = 0
 
     # Reading.
 
@@ -158,6 +177,28 @@ class History:
 
     # Forgetting.
 
+    def size(self, batch: WriteBatch) -> int:
+        """About how many bytes are not forgotten; what was written before they were
+        counted is left out."""
+        for _, written in self._marks(batch):
+            return self.written - written
+        return 0
+
+    def within(self, batch: WriteBatch, max_bytes: int) -> int:
+        """The lowest mark behind which there are at most C{max_bytes}, or the last."""
+        last = self.compacted
+        for revision, written in self._marks(batch):
+            last = revision
+            if self.written - written <= max_bytes:
+                break
+        return last
+
+    def _marks(self, batch: WriteBatch) -> Iterator[tuple[int, int]]:
+        """Revisions above C{compacted}, and the bytes written up to each."""
+        low, high = b"b" + _U64.pack(self.compacted + 1), b"b" + _U64.pack(_TOP)
+        for key, data in batch.engine.scan(low, high):
+            yield _U64.unpack(key[1:])[0], _U64.unpack(data)[0]
+
     def compact(self, revision: int, newest: int) -> int:
         """Forget what is at and below C{revision}; what is forgotten now."""
         self.compacted = max(self.compacted, min(revision, newest))
@@ -167,6 +208,7 @@ class History:
         """Have the batch give back the space of about C{max_events} forgotten
         events, an entry's together."""
         swept = 0
+        before = self.swept
         for last, events in self._groups(batch, self.swept, self.compacted):
             self._sweep_entry(batch, last, events)
             swept += len(events)
@@ -174,6 +216,9 @@ class History:
                 break
         else:
             self.swept = self.compacted
+        low, high = b"b" + _U64.pack(before + 1), b"b" + _U64.pack(self.swept + 1)
+        marks = batch.engine.scan(low, high)
+        batch.changes.update((key, None) for key, _ in marks)
 
     def _sweep_entry(
         self, batch: WriteBatch, last: int, events: Sequence[Event]

@@ -112,6 +112,7 @@ class MemoryEngines:
     """Implements L{Engines<kvdb.store.engine.Engines>}."""
 
     flush_polls: int = 0
+    directory: str = "memory"
     current: MemoryEngine = field(init=False)
 
     def __attrs_post_init__(self) -> None:

@@ -8,6 +8,7 @@ prefix of them.
 Files::
 
     <directory>/CURRENT              the name of the current engine
+    <directory>/INSTANCE             see L{kvdb.storage.instance}
     <directory>/engine-00000001/     RocksDB's own files
 
 Memory is bounded: L{WRITE_BUFFER_BYTES} times L{WRITE_BUFFERS} for what is not
@@ -34,11 +35,13 @@ from rocksdict import (
     DBCompressionType,
     Options,
     Rdict,
+    ReadOptions,
     WriteBatch,
     WriteOptions,
 )
 
 from kvdb.storage.filesystem import DiskFull, FileSystem
+from kvdb.storage.instance import NAME as INSTANCE
 from kvdb.store.engine import Engine, EngineError, Pair
 
 WRITE_BUFFER_BYTES: Final = 16 << 20
@@ -53,6 +56,12 @@ METADATA_BLOCK_BYTES: Final = 64 << 10
 """A part of an index or a filter."""
 
 OPEN_FILES: Final = 512
+
+TOMBSTONE_WINDOW: Final = 8192
+TOMBSTONES_IN_WINDOW: Final = 7000
+"""A file in which so many of so many pairs that follow each other are tombstones is
+compacted: else a scan that begins there goes through all of them.  What history leaves
+is rarely as dense, or each file would be compacted at once."""
 
 _CURRENT = "CURRENT"
 _FIRST: Final = "engine-00000001"
@@ -72,6 +81,9 @@ def _options() -> Options:
     options.set_compression_type(DBCompressionType.lz4())
     options.set_level_compaction_dynamic_level_bytes(True)
     options.set_bytes_per_sync(1 << 20)
+    options.add_compact_on_deletion_collector_factory(
+        TOMBSTONE_WINDOW, TOMBSTONES_IN_WINDOW, 0.0
+    )
     table = BlockBasedOptions()
     table.set_block_cache(Cache(CACHE_BYTES))
     table.set_bloom_filter(10, False)
@@ -83,6 +95,16 @@ def _options() -> Options:
     table.set_pin_l0_filter_and_index_blocks_in_cache(True)
     options.set_block_based_table_factory(table)
     return options
+
+
+def _up_to(db: Rdict, high: bytes) -> Any:
+    """
+    An iterator that ends below C{high}: without that it goes on through what was
+    deleted there, however much that is, to find that there is no more.
+    """
+    options = ReadOptions()
+    options.set_iterate_upper_bound(high)
+    return db.iter(options)
 
 
 def _scan(path: str, iterator: Any, low: bytes, high: bytes) -> Iterator[Pair]:
@@ -160,7 +182,7 @@ class RocksEngine:
 
     def scan(self, low: bytes, high: bytes) -> Iterator[Pair]:
         """See there."""
-        return _scan(self.path, self._db.iter(), low, high)
+        return _scan(self.path, _up_to(self._db, high), low, high)
 
     def begin_flush(self) -> None:
         """See there."""
@@ -275,7 +297,8 @@ class RocksReader:
     def scan(self, low: bytes, high: bytes) -> Iterator[Pair]:
         """See there."""
         try:
-            yield from _scan(self.path, self._db.iter(), low, high)
+            bounded = _up_to(self._db, high)
+            yield from _scan(self.path, bounded, low, high)
         except EngineError as error:
             raise EngineError(str(error).replace(self.scratch, self.path)) from error
 
@@ -334,9 +357,10 @@ class RocksEngines:
                 self.directory, ValueError(f"{_CURRENT} names {name[:50]!r}")
             )
         for other in self.filesystem.list(self.directory):
-            if other == _CURRENT + ".new":  # left by a crash, as the next
+            if other in (f"{_CURRENT}.new", f"{INSTANCE}.new"):
+                # left by a crash, as the next
                 self.filesystem.remove(f"{self.directory}/{other}")
-            elif other not in (name, _CURRENT):
+            elif other not in (name, _CURRENT, INSTANCE):
                 shutil.rmtree(f"{self.directory}/{other}", ignore_errors=True)
         self._current = RocksEngine(f"{self.directory}/{name}")
         return self._current

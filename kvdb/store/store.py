@@ -5,7 +5,7 @@ What is in the engine, by the first byte of the key (docs/store-format.md):
 
 =====================  ===========================================================
 ``k``                  a key's current record, and here
-``v``, ``h``           L{kvdb.store.history}: what keys were, and what changed them
+``v``, ``h``, ``b``    L{kvdb.store.history}: what keys were, and what changed them
 ``i``, ``j``           L{kvdb.store.outcomes}: answers for those who retry
 ``n``, ``r``, ``mc``   L{kvdb.store.members}: who is a member, and who was
 ``ms``                 everything else, and here
@@ -70,6 +70,9 @@ from kvdb.store.windows import Windows
 __all__ = ["Compacted", "Settled", "Store", "UnknownFormat"]
 
 FORMAT_VERSION: Final = 1
+
+BOOTSTRAP_INDEX: Final = 1
+"""The index of the state that a new cluster starts from."""
 
 _SWEPT_AT_ONCE: Final = 1000
 """Events given back in one write, where nobody waits."""
@@ -147,10 +150,11 @@ class Store:
         self._batch = WriteBatch(engine)
         state = self._read_state(engine)
         if state is not None:
-            _, index, term, cluster, revision, compacted, swept, first, next_, _ = state
+            _, index, term, cluster, revision, compacted, swept = state[:7]
+            first, next_, written = state[7:]
             self.applied_index, self.applied_term = index, term
             self.cluster_id, self.revision = cluster, revision
-            self._history = History(compacted, swept)
+            self._history = History(compacted, swept, written)
             self._outcomes = Outcomes(first, next_)
         self._members = Members.load(engine)
         self._durable_index = self._flush_index = self.applied_index
@@ -206,17 +210,18 @@ class Store:
         assert revision >= self.revision, "a revision that moves back"
         self.cluster_id = cluster_id
         self.revision = self._history.compacted = revision
+        self._history.written = 0
         self._begin_with(members)
 
     def _begin_with(self, members: Sequence[Member]) -> None:
         voters = tuple(sorted(member.id for member in members))
         self._members.begin(self._batch, members, ConfState(voters))
-        self._finish(1, 1)
+        self._finish(BOOTSTRAP_INDEX, 1)
         while self.compact_slice(_SWEPT_AT_ONCE):
             pass
         self.engine.flush()
-        self._durable_index = self._flush_index = 1
-        self.windows.begin(1)
+        self._durable_index = self._flush_index = BOOTSTRAP_INDEX
+        self.windows.begin(BOOTSTRAP_INDEX)
 
     def close(self) -> None:
         """Be done; what was not flushed is in the Raft log."""
@@ -334,7 +339,7 @@ class Store:
             self._history.swept,
             self._outcomes.first,
             self._outcomes.next,
-            0,
+            self._history.written,
         )
         self._batch.write()
 
@@ -419,6 +424,14 @@ class Store:
         history.sweep(self._batch, max_events)
         self._finish(self.applied_index, self.applied_term)
         return history.swept < history.compacted
+
+    def history_bytes(self) -> int:
+        """About how many bytes of history are kept."""
+        return self._history.size(self._batch)
+
+    def history_within(self, max_bytes: int) -> int:
+        """The revision to compact to for about C{max_bytes} of history to be kept."""
+        return self._history.within(self._batch, max_bytes)
 
     # Membership.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import evolve
@@ -30,11 +32,13 @@ from kvdb.raft.messages import (
 )
 from kvdb.raft.progress import ProgressState
 from kvdb.storage.filesystem import DiskFull
+from kvdb.store.backup import BackupReader
 from kvdb.store.commands import Outcome, OutcomeStatus, Put
 from kvdb.store.encoding import encode_command, join_commands
 from kvdb.store.engine import Engine
 from kvdb.store.memory import MemoryEngine, MemoryEngines
 from kvdb.store.store import Settled, Store
+from kvdb.times import MAX_TIME_MS
 from tests.node.cluster import Cluster, url
 
 
@@ -472,6 +476,62 @@ class Faults(SynchronousTestCase):
         node = machine.start()
         cluster.leader()
         self.assertEqual(cluster.read(node, b"k"), b"%8192d" % number)
+
+    def test_writes_are_carried_out_whatever_the_clock_says(self) -> None:
+        cluster = Cluster(3)
+        node = cluster.leader()
+        for number, (seconds, expected) in enumerate(
+            [
+                (-2e9, 0),
+                (-0.0001, 0),
+                (1.5, 1500),
+                (3e11, MAX_TIME_MS),
+                (math.inf, MAX_TIME_MS),
+                (math.nan, 0),
+            ]
+        ):
+            clock = partial(float, seconds)
+            node.pump.time_of_day = node.backups.time_of_day = clock
+            cluster.put(node, b"k", b"%d" % number)
+            cluster.result(node.add_member(10 + number, f"http://h:{10 + number}"))
+            [(_, event)] = node.replica.store.events(node.replica.store.revision - 1)
+            self.assertEqual(event.time_ms, expected)
+            backup = node.open_backup()
+            reader = BackupReader()
+            list(reader.feed(next(backup.pieces)))
+            backup.close()
+            assert reader.header is not None
+            self.assertEqual(reader.header.time_ms, expected)
+        cluster.settle()
+        self.assertEqual(cluster.read(node, b"k"), b"5")
+
+    def test_the_tail_of_the_log_is_bounded_in_bytes(self) -> None:
+        cluster = Cluster(1, snapshot_bytes=200 << 10, catch_up_bytes=100 << 10)
+        node = cluster.leader()
+        longest = 0
+        for number in range(150):
+            cluster.put(node, b"k", b"%8192d" % number)
+            cluster.run(0.2)  # two ticks
+            longest = max(longest, node.replica.log.size_bytes)
+        self.assertGreater(node.replica.log.first_index(), 50)
+        # What was cut is kept to the end of its segment, which has 64 KiB.
+        self.assertLess(longest, (200 + 100 + 2 * 64) << 10)
+        self.assertGreater(node.replica.log.size_bytes, 100 << 10)
+
+    def test_history_is_bounded_in_bytes(self) -> None:
+        cluster = Cluster(3, history_bytes=4 << 20)
+        node = cluster.leader()
+        for number in range(12):
+            cluster.put(node, b"k", b"%1048576d" % number)
+            cluster.run(0.5)
+        cluster.settle()
+        for one in cluster.nodes():
+            store = one.replica.store
+            self.assertTrue(3 << 20 < store.history_bytes() <= 5 << 20)
+            self.assertEqual(store.revision, 12)
+            self.assertTrue(6 <= store.compacted_revision <= 8)
+            kept = len(list(store.engine.scan(b"v", b"w")))
+            self.assertEqual(kept, 12 - store.compacted_revision)
 
     def test_a_follower_far_behind_gets_a_snapshot_while_writes_go_on(self) -> None:
         cluster = Cluster(3, snapshot_count=50, catch_up_entries=10)

@@ -7,14 +7,16 @@ from random import Random
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvdb.node.replica import ReplicaDiverged, open_replica
+from kvdb.node.replica import open_replica
 from kvdb.raft.messages import Entry, HardState, Snapshot
 from kvdb.raft.storage import SnapshotTemporarilyUnavailable
 from kvdb.simulation.filesystem import SimulatedFileSystem
+from kvdb.storage.instance import PartsDiffer
 from kvdb.storage.log import Identity, Log
-from kvdb.store.commands import Member
+from kvdb.store.commands import Member, RegisterInstance
 from kvdb.store.memory import MemoryEngines
 from kvdb.store.store import Store
+from tests.store.entries import entry
 
 
 class ReplicaTests(SynchronousTestCase):
@@ -53,12 +55,50 @@ class ReplicaTests(SynchronousTestCase):
 
     def test_an_install_that_a_crash_interrupted_is_completed(self) -> None:
         self.fill([2], [2, 3, 4], commit=2)
+        self.log.begin_install()
         replica = open_replica(self.log, self.store)
         self.assertEqual((replica.last_index(), replica.term(4)), (4, 4))
         self.assertEqual(self.log.hard_state, HardState(4, 0, 4))
 
+    def test_once_it_is_completed_a_log_that_ends_before_its_store_is_refused(
+        self,
+    ) -> None:
+        self.fill([2], [2, 3, 4], commit=2)
+        self.log.begin_install()
+        open_replica(self.log, self.store)
+        self.store.apply([Entry(4, 5)])
+        self.assertRaises(PartsDiffer, open_replica, self.log, self.store)
+
+    def test_an_install_that_a_crash_prevented_is_forgotten(self) -> None:
+        self.fill([2], [2], commit=2)
+        self.log.begin_install()
+        open_replica(self.log, self.store)
+        self.store.apply([Entry(2, 3)])
+        self.assertRaises(PartsDiffer, open_replica, self.log, self.store)
+
+    def test_a_store_ahead_of_its_log_for_no_known_reason_is_refused(self) -> None:
+        for terms in ([2, 3, 4], [3]):
+            self.setUp()
+            self.fill([2], terms, commit=2)
+            error = self.assertRaises(PartsDiffer, open_replica, self.log, self.store)
+            self.assertIn("/log", str(error))
+            self.assertIn("Mount the volume", str(error))
+
+    def test_a_store_of_another_cluster_or_instance_is_refused(self) -> None:
+        self.fill([2], [2], commit=2)
+        for other in (Identity(2, 1, 1), Identity(0, 1, 1)):
+            self.log.set_identity(other)
+            self.assertRaises(PartsDiffer, open_replica, self.log, self.store)
+        self.store.apply([entry(3, RegisterInstance(1, 7))])
+        self.log.append([entry(3, RegisterInstance(1, 7))], None)
+        self.log.set_identity(Identity(1, 1, 1))
+        self.assertRaises(PartsDiffer, open_replica, self.log, self.store)
+        self.log.set_identity(Identity(1, 1, 7))
+        open_replica(self.log, self.store)
+
     def test_a_log_of_another_history_begins_anew_behind_the_store(self) -> None:
         self.fill([2, 2, 2, 2, 2], [2, 3], commit=5)
+        self.log.begin_install()
         replica = open_replica(self.log, self.store)
         self.assertEqual((replica.last_index(), replica.term(3)), (3, 3))
         hard_state, _ = replica.initial_state()
@@ -66,4 +106,4 @@ class ReplicaTests(SynchronousTestCase):
 
     def test_entries_that_are_missing_are_not_made_up(self) -> None:
         self.log.reset(10, 2, HardState(2, 0, 10))
-        self.assertRaises(ReplicaDiverged, open_replica, self.log, self.store)
+        self.assertRaises(PartsDiffer, open_replica, self.log, self.store)

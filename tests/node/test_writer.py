@@ -35,6 +35,9 @@ class Disk:
         self.syncs.append(Deferred())
         return self.syncs[-1]
 
+    def begin_install(self) -> None:
+        self.done.append("begin install")
+
     def reset(self, index: int, term: int, hard_state: HardState) -> None:
         if self.full:
             raise DiskFull("no space")
@@ -95,10 +98,42 @@ class WriterTests(SynchronousTestCase):
         self.submit(3)
         self.assertEqual((self.told, len(self.disk.syncs)), ([1, 2, 3], 1))
         self.assertFalse(self.writer.idle)
-        self.clock.advance(0.05)
+        self.clock.advance(0.025)
         self.assertEqual(len(self.disk.syncs), 2)
         self.disk.syncs[1].errback(Failure(SyncFailed("it is broken")))
         self.assertEqual(len(self.failures), 1)
+
+    def test_with_an_interval_a_disk_that_hangs_is_waited_for(self) -> None:
+        self.writer.sync_interval = 0.05
+        self.submit(1)
+        self.disk.syncs.pop().callback(None)
+        for number in range(2, 12):
+            self.submit(number)
+            self.clock.advance(0.01)
+        # Synced from 0.02 or 0.03 s on, and the oldest is of 0: five or six of ten.
+        self.assertEqual(self.told, [1, *range(2, 7)])
+        self.assertEqual(len(self.disk.syncs), 1 + 5)
+        self.assertFalse(self.writer.idle)
+        for sync in list(self.disk.syncs):
+            sync.callback(None)
+        self.assertEqual(self.told, [*range(1, 12)])
+        self.clock.advance(1)
+        for sync in self.disk.syncs[6:]:
+            sync.callback(None)
+        self.assertTrue(self.writer.idle)
+        self.submit(12)
+        self.assertEqual(self.told[-1], 12)
+
+    def test_with_an_interval_no_sync_is_asked_for_after_a_stop(self) -> None:
+        self.writer.sync_interval = 0.05
+        self.submit(1)
+        self.disk.syncs.pop().callback(None)
+        self.submit(2)
+        self.clock.advance(0.025)
+        self.submit(3)
+        self.writer.stop()
+        self.disk.syncs.pop().callback(None)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_with_an_interval_votes_and_memberships_are_synced_first(self) -> None:
         self.writer.sync_interval = 0.05
@@ -171,14 +206,18 @@ class WriterTests(SynchronousTestCase):
 
     def test_a_snapshots_state_is_in_place_before_the_log_forgets(self) -> None:
         self.submit(9, snapshot=Snapshot(8, 1))
-        self.assertEqual(self.disk.done, ["install 8", "reset 8", "append [9]"])
+        self.assertEqual(
+            self.disk.done, ["begin install", "install 8", "reset 8", "append [9]"]
+        )
 
     def test_a_snapshot_is_installed_once_though_the_disk_is_full(self) -> None:
         self.disk.full = True
         self.submit(9, snapshot=Snapshot(8, 1))
         self.disk.full = False
         self.writer.write()
-        self.assertEqual(self.disk.done, ["install 8", "reset 8", "append [9]"])
+        self.assertEqual(
+            self.disk.done, ["begin install", "install 8", "reset 8", "append [9]"]
+        )
 
     def test_a_sync_that_fails_is_the_end(self) -> None:
         self.submit(1)

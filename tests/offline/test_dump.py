@@ -30,7 +30,7 @@ from kvdb.store.encoding import encode_member_change
 from kvdb.store.engine import EngineError
 from kvdb.store.rocks import RocksEngine
 from tests.offline.member import backup_of, digest_of, fingerprint, make_member
-from tests.store.entries import TIME_MS
+from tests.store.entries import TIME_MS, entry
 
 COMMANDS: list[Command] = [
     Put(b"/secret-a", b"hidden-1"),
@@ -85,6 +85,27 @@ def test_everything_is_there_in_order(member: Path) -> None:
     assert [line.get("key") for line in keys] == ["/secret-b", None]
     assert keys[0]["mod_revision"] == 2
     assert lines[-1]["count"] == 2
+
+
+def test_the_store_is_told_with_what_the_log_knows_to_be_committed(
+    tmp_path: Path,
+) -> None:
+    context = encode_member_change(9, 8, TIME_MS, 4, "http://d:4", b"")
+    single = ConfChangeSingle(ConfChangeType.ADD_LEARNER_NODE, 4)
+    data = encode_conf_change(ConfChangeV2((single,), context=context))
+    more = [Entry(1, 8, EntryType.CONF_CHANGE_V2, data), entry(9, Put(b"/late", b""))]
+    member = make_member(tmp_path / "m", COMMANDS, applied=1, more=more, commit=8)
+    before = fingerprint(member)
+    lines = list(dump(str(member), show_keys=True))
+    assert fingerprint(member) == before
+    [store] = [line for line in lines if line["what"] == "store"]
+    assert (store["stored_index"], store["applied_index"]) == (2, 8)
+    assert (store["revision"], store["compacted_revision"]) == (4, 1)
+    [membership] = [line for line in lines if line["what"] == "membership"]
+    assert (membership["voters"], membership["learners"]) == ([1, 2, 3], [4])
+    assert [line["id"] for line in lines if line["what"] == "member"] == [1, 2, 3, 4]
+    keys = [line for line in lines if line["what"] == "key"]
+    assert [line.get("key") for line in keys] == ["/secret-b", None]
 
 
 def test_nothing_is_told_that_was_not_asked_for(member: Path) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from twisted.internet.task import Clock
 
 from kvdb.offline.check_store import first_bad_record
 from kvdb.offline.directory import read_engine
+from kvdb.offline.files import real_filesystem
 from kvdb.offline.findings import MAX_FINDINGS, Finding, Findings
 from kvdb.offline.fsck import Checked, fsck
 from kvdb.raft.messages import Entry, EntryType
+from kvdb.storage.instance import InstanceFile
 from kvdb.storage.log import Log
 from kvdb.storage.segment import CorruptLog, decode_batch
 from kvdb.store.engine import EngineError
@@ -172,8 +176,19 @@ def test_no_log_at_all(member: Path) -> None:
     for path in (member / "log").iterdir():
         path.unlink()
     checked = check(member)
-    assert checked.findings.errors == 0
     assert "does not say whose it is" in checked.findings.found[0].what
+    assert "the log that belongs to it is missing" in checked.findings.found[-1].what
+    assert "restored from a backup" in checked.findings.found[-1].remedy
+    assert checked.findings.errors == 1
+
+
+def test_a_log_of_another_instance(tmp_path: Path) -> None:
+    member = make_member(tmp_path / "m", some_commands())
+    InstanceFile(real_filesystem(), str(member / "store")).write(77)
+    finding = only(check(member))
+    assert finding.is_error
+    assert finding.path.endswith("store/INSTANCE")
+    assert "they are parts of two data directories" in finding.what
 
 
 def test_a_later_format(member: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,6 +423,11 @@ def test_a_store_without_its_log(tmp_path: Path) -> None:
 def test_a_store_ahead_of_its_log(tmp_path: Path) -> None:
     member = make_member(tmp_path / "m")
     spoil(member, {b"ms": state(index=100)})
+    finding = only(check(member))
+    assert finding.is_error
+    assert "the log that belongs to the store is missing, or it is an" in finding.what
+    with closing(Log.open(real_filesystem(), f"{member}/log", Clock())) as log:
+        log.begin_install()
     finding = only(check(member))
     assert not finding.is_error
     assert "a snapshot came" in finding.what

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kvdb.offline.directory import Disk, Unusable, read_directory, real_disk
+from kvdb.offline.files import real_filesystem
 from kvdb.offline.recover import Recovered, Survey, opened
 from kvdb.offline.recover import recover as recover_it
 from kvdb.raft.confchange import encode_conf_change
@@ -19,6 +21,7 @@ from kvdb.raft.messages import (
     EntryType,
 )
 from kvdb.storage.filesystem import DirectoryInUse, hold_lock
+from kvdb.storage.instance import InstanceFile, PartsDiffer
 from kvdb.store.commands import Put
 from kvdb.store.encoding import encode_member_change
 from tests.offline.member import (
@@ -102,14 +105,14 @@ def test_what_is_not_known_to_be_committed_can_be_left_out(tmp_path: Path) -> No
     assert made.digest == digest_of(backup_bytes(commands[:30]))
 
 
+def change(index: int, kind: ConfChangeType, node: int) -> Entry:
+    context = encode_member_change(9, index, TIME_MS, node, f"http://d:{node}", b"")
+    made = ConfChangeV2((ConfChangeSingle(kind, node),), context=context)
+    return Entry(1, index, EntryType.CONF_CHANGE_V2, encode_conf_change(made))
+
+
 def test_membership_changes_in_the_log(tmp_path: Path) -> None:
     """They are carried out, and then given up with the membership."""
-
-    def change(index: int, kind: ConfChangeType, node: int) -> Entry:
-        context = encode_member_change(9, index, TIME_MS, node, f"http://d:{node}", b"")
-        made = ConfChangeV2((ConfChangeSingle(kind, node),), context=context)
-        return Entry(1, index, EntryType.CONF_CHANGE_V2, encode_conf_change(made))
-
     more = [
         entry(3, Put(b"/b", b"")),
         change(4, ConfChangeType.ADD_LEARNER_NODE, 4),
@@ -127,6 +130,65 @@ def test_membership_changes_in_the_log(tmp_path: Path) -> None:
     with read_directory(str(tmp_path / "new")) as (_, store):
         assert [*store.members] == [4]
         assert store.removed == set()
+
+
+@pytest.mark.parametrize("applied", [0, 1])
+def test_what_is_told_is_with_what_the_log_knows(tmp_path: Path, applied: int) -> None:
+    """However little of it had reached the store."""
+    more = [
+        change(3, ConfChangeType.ADD_LEARNER_NODE, 4),
+        change(4, ConfChangeType.ADD_NODE, 4),
+        change(5, ConfChangeType.REMOVE_NODE, 2),
+        change(6, ConfChangeType.REMOVE_NODE, 9),  # which is none, and refused
+        entry(7, Put(b"/b", b"")),
+        change(8, ConfChangeType.REMOVE_NODE, 3),
+        entry(9, Put(b"/c", b"")),
+    ]
+    old = make_member(
+        tmp_path / "old", [Put(b"/a", b"")], applied=applied, more=more[:-2], commit=7
+    )
+    found = survey(str(old))
+    assert (found.committed, found.last, found.revision) == (7, 7, 2)
+    assert [member.id for member in found.members] == [1, 3, 4]
+    assert "the other members [3, 4] are given up" in warnings(old)
+    assert found.role == "voter"
+    old = make_member(
+        tmp_path / "more", [Put(b"/a", b"")], applied=1, more=more, commit=7
+    )
+    found = survey(str(old))
+    assert (found.applied, found.committed, found.last) == (2, 7, 9)
+    assert (found.revision, [one.id for one in found.members]) == (2, [1, 3, 4])
+    assert found.uncertain_changes == ("entry 8: remove node 3",)
+    assert "the members change (entry 8: remove node 3)" in warnings(old)
+    before = fingerprint(old)
+    made = recover(
+        real_disk(),
+        str(old),
+        str(tmp_path / "new"),
+        1,
+        URL,
+        nothing,
+        revision_step=0,
+        discard_uncommitted=True,
+    )
+    assert (made.revision, made.keys, made.applied) == (2, 2, 5)
+    assert fingerprint(old) == before
+
+
+def test_a_store_of_another_log_is_not_recovered(tmp_path: Path) -> None:
+    old = make_member(tmp_path / "old", some_commands())
+    InstanceFile(real_filesystem(), f"{old}/store").write(77)
+    with pytest.raises(PartsDiffer, match="parts of two data directories"):
+        survey(str(old))
+
+
+def test_a_log_that_is_an_older_copy_is_told_of(tmp_path: Path) -> None:
+    old = make_member(tmp_path / "old", some_commands())
+    other = make_member(tmp_path / "other", some_commands(10))
+    shutil.rmtree(old / "log")
+    shutil.copytree(other / "log", old / "log")
+    assert "the log is an older copy" in warnings(old)
+    assert survey(str(old)).revision == 66
 
 
 def warnings(directory: Path) -> str:

@@ -71,6 +71,27 @@ def test_who_lost_power_does_not_start_again() -> None:
 
 
 @pytest.mark.logs_errors
+def test_whose_sync_failed_and_is_killed_before_its_stop_does_not_start_again() -> None:
+    plan = evolve(case(1).plan, size=3)
+    ends: list[tuple[str, int]] = []
+    cluster = Cluster(plan, lambda _: None, traces_logs=False)
+    victim = next(m for m in started(cluster) if m is not cluster.leader())
+    node = victim.node
+    assert node is not None
+    # In the same boot, in place of its stop.
+    node.pump.stop = lambda why, status: cluster.timeline.after(0, victim.kill)
+    victim.filesystem.sync_fails = True
+    cluster.run_until(lambda: not victim.is_up, 10.0)
+    victim.filesystem.sync_fails = False
+    victim.ended = lambda _, why, status: ends.append((why, status))
+    cluster.start(victim)
+    cluster.run(cluster.timeline.now + 1.0)
+    [(why, status)] = ends
+    assert status == 1
+    assert "its disk failed while this member acknowledged" in why
+
+
+@pytest.mark.logs_errors
 def test_whose_sync_failed_does_not_start_again() -> None:
     # What the kernel could not write it may drop, also while the machine runs.
     plan = evolve(case(1).plan, size=3)
@@ -80,7 +101,10 @@ def test_whose_sync_failed_does_not_start_again() -> None:
     victim.ended = lambda _, why, status: ends.append((why, status))
     victim.filesystem.sync_fails = True
     cluster.run_until(lambda: bool(ends), 10.0)
-    assert ends.pop()[0].startswith("the disk could not sync")
+    why = ends.pop()[0]
+    assert why.startswith("the disk could not sync")
+    assert "remove the member" in why
+    assert "start this member again" not in why
     victim.filesystem.sync_fails = False
     cluster.start(victim)
     cluster.run(cluster.timeline.now + 1.0)

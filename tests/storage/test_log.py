@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from random import Random
 from typing import Final
 
 from twisted.internet.defer import Deferred, fail
@@ -20,6 +21,37 @@ from kvdb.storage.starts import PeerStart, Start, Starts
 from tests.storage.disk import DIRECTORY, ENOUGH, LogTestCase, content, make_entries
 
 STATE: Final = HardState(3, 2, 0)
+
+
+class TailTests(LogTestCase):
+    """Where the log is cut for a tail of so many bytes to be left."""
+
+    overhead_bytes = 200
+    """Of a batch's head and a segment's, for each entry at most."""
+
+    def test_the_tail_is_as_long_as_its_bytes_allow(self) -> None:
+        for seed in range(40):
+            random = Random(seed)
+            self.make_disk(seed)
+            log = self.open()
+            last = random.randrange(1, 60)
+            for index in range(1, last + 1):
+                size = random.choice([10, 300, 3000])
+                self.write(log, make_entries(index, index + 1, size=size))
+            log.compact(random.randrange(last))
+            upto = random.randrange(log.first_index(), last + 1)
+            max_bytes = random.choice([0, 500, 4_000, 20_000])
+            first = log.first_within(upto, max_bytes)
+            self.assertTrue(log.first_index() <= first <= upto + 1)
+            sizes = [len(encode_entry(one)) for one in content(log)]
+            start = first - log.first_index()
+            end = upto + 1 - log.first_index()
+            self.assertLessEqual(sum(sizes[start:end]), max_bytes)
+            if start:
+                longer = sizes[start - 1 : end]
+                room = self.overhead_bytes * len(longer)
+                self.assertGreater(sum(longer) + room, max_bytes)
+            log.close()
 
 
 class AppendTests(LogTestCase):
@@ -430,7 +462,8 @@ class SyncTests(LogTestCase):
         self.log.append(make_entries(2, 3), None)
         second = self.start_sync(self.log)
         self.clock.advance(1.0)
-        self.failureResultOf(first, SyncFailed)
+        told = str(self.failureResultOf(first, SyncFailed).value)
+        self.assertIn("then start this member again", told)
         self.failureResultOf(second, SyncFailed)
         self.disk.sync_fails = False  # the kernel says so only once
         self.failureResultOf(self.log.sync(), SyncFailed)

@@ -146,7 +146,7 @@ class RealFileTests(SynchronousTestCase):
     def test_a_failed_sync_says_which_file_and_what_to_do(self) -> None:
         file = self.filesystem.open(self.path)
         patch = self.patch(os, "fdatasync", fails_with(errno.EIO))
-        self.assertRaisesRegex(SyncFailed, f"{self.path}.*start this member", file.sync)
+        self.assertRaisesRegex(SyncFailed, f"{self.path}.*Check the disk", file.sync)
         self.failureResultOf(file.sync_later(), SyncFailed)
         patch.restore()
         file.close()

@@ -45,6 +45,7 @@ from kvdb.store.encoding import (
     encode_outcome,
     encode_record,
 )
+from kvdb.times import MAX_TIME_MS, time_ms_of
 
 U64 = st.integers(0, 2**64 - 1)
 BYTES = st.binary(max_size=40)
@@ -111,6 +112,15 @@ class CommandTests(SynchronousTestCase):
         data = bytearray(encode_command(1, 2, 3, Put(b"k", b"v")))
         data[25] = 77
         self.assertRaises(UnknownCommand, decode_command, bytes(data))
+
+    @given(st.floats())
+    def test_any_clock_can_be_written_down(self, seconds: float) -> None:
+        time_ms = time_ms_of(seconds)
+        self.assertTrue(0 <= time_ms <= MAX_TIME_MS)
+        if 0 <= seconds * 1000 < MAX_TIME_MS:
+            self.assertEqual(time_ms, int(seconds * 1000))
+        data = encode_command(1, 2, time_ms, Put(b"k", b"v"))
+        self.assertEqual(decode_command(data)[0].time_ms, time_ms)
 
     def test_the_bytes_of_a_write_are_those_of_the_page(self) -> None:
         put = Put(b"key", b"value", Condition(ConditionKind.REVISION, 7), b"token", 9)

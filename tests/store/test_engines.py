@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from rocksdict import Options, Rdict
@@ -187,6 +188,49 @@ class SettingsTests(SynchronousTestCase):
             self.assertIn("index_type=kTwoLevelIndexSearch", newest)
             self.assertIn("partition_filters=true", newest)
             self.assertIn(f"write_buffer_size={rocks.WRITE_BUFFER_BYTES}", newest)
+
+
+class TombstonesTests(SynchronousTestCase):
+    """What was deleted costs those who read elsewhere nothing."""
+
+    count = 60_000
+
+    def setUp(self) -> None:
+        self.path = self.mktemp()
+        self.engine = RocksEngine(self.path)
+        self.addCleanup(self.engine.close)
+        keys = [b"m%08d" % number for number in range(self.count)]
+        self.engine.write(dict.fromkeys(keys, b"v"))
+        self.engine.write({b"a": b"first", b"z": b"last"})
+        self.engine.flush()
+        self.engine.write(dict.fromkeys(keys))
+
+    def seconds(self, low: bytes, high: bytes, found: list[bytes]) -> float:
+        """The shortest of some scans."""
+        took = []
+        for _ in range(5):
+            began = time.perf_counter()
+            keys = [key for key, _ in self.engine.scan(low, high)]
+            took.append(time.perf_counter() - began)
+            self.assertEqual(keys, found)
+        return min(took)
+
+    def test_a_scan_ends_before_its_neighbours_tombstones(self) -> None:
+        across = self.seconds(b"a", b"zz", [b"a", b"z"])  # through all of them
+        for low, high, found in (
+            (b"a", b"m", [b"a"]),
+            (b"b", b"m", []),
+            (b"n", b"o", []),
+        ):
+            self.assertLess(20 * self.seconds(low, high, found), across)
+
+    def test_files_full_of_them_are_compacted(self) -> None:
+        self.engine.flush()
+        end = time.monotonic() + 60
+        while any(file["num_deletions"] for file in self.engine._db.live_files()):
+            self.assertLess(time.monotonic(), end, "nothing compacts them")
+            time.sleep(0.01)
+        self.assertEqual(len(list(self.engine.scan(b"", b"zz"))), 2)
 
 
 class MemoryEngineTests(SynchronousTestCase):

@@ -18,8 +18,10 @@ from kvdb.store.commands import (
     RegisterInstance,
 )
 from kvdb.store.encoding import Event, Operation, UnknownCommand
-from kvdb.store.store import Compacted, UnknownFormat
-from tests.store.entries import TIME_MS, Changer, entry, together
+from kvdb.store.history import MARK_BYTES
+from kvdb.store.memory import MemoryEngines
+from kvdb.store.store import Compacted, Store, UnknownFormat
+from tests.store.entries import TIME_MS, Changer, bootstrap, do, entry, together
 from tests.store.suite import OnRocks, StoreTestCase
 
 DONE, NOT_FOUND = OutcomeStatus.DONE, OutcomeStatus.NOT_FOUND
@@ -288,6 +290,67 @@ class HistoryTests(StoreTestCase):
         self.assertTrue(self.store.compact_slice(3))
         self.assertFalse(self.store.compact_slice(3))
         self.assertEqual(self.keys(b"h"), [])
+
+
+class HistoryBytesTests(StoreTestCase):
+    """How many bytes of history there are, and where it is cut for fewer."""
+
+    def test_what_is_replaced_and_deleted_counts(self) -> None:
+        mebibyte = bytes(MARK_BYTES)
+        self.do(*[Put(b"k", mebibyte)] * 5)
+        self.assertEqual(self.store.history_bytes() // MARK_BYTES, 3)
+        self.do(Delete(b"k"))
+        self.assertEqual(self.store.history_bytes() // MARK_BYTES, 4)
+        self.do(*[Put(b"other %d" % number, mebibyte) for number in range(3)])
+        self.assertEqual(self.store.history_bytes() // MARK_BYTES, 4)
+
+    def test_it_is_cut_to_what_fits(self) -> None:
+        self.do(*[Put(b"k", bytes(MARK_BYTES // 8))] * 101)
+        for mebibytes in (10, 5, 1, 0):
+            target = self.store.history_within(mebibytes * MARK_BYTES)
+            kept = (self.store.revision - target) / 8
+            self.assertTrue(mebibytes - 1 <= kept <= max(mebibytes, 1), kept)
+            self.do(Compact(target))
+            self.assertLessEqual(self.store.history_bytes(), mebibytes * MARK_BYTES)
+
+    def test_a_sweep_removes_marks(self) -> None:
+        self.do(*[Put(b"k", bytes(MARK_BYTES))] * 10)
+        self.assertEqual(len(self.keys(b"b")), 9)
+        self.do(Compact(7))
+        while self.store.compact_slice(2):
+            pass
+        self.assertEqual(len(self.keys(b"b")), 3)
+
+    def test_it_is_known_after_reopening_and_however_entries_come(self) -> None:
+        commands = [Put(b"k", bytes(MARK_BYTES // 3))] * 20
+        self.do(*commands)
+        counted = self.store.history_bytes()
+        digest = self.store.digest()
+        self.reopen()
+        self.assertEqual(self.store.history_bytes(), counted)
+        other = Store.open(MemoryEngines())
+        bootstrap(other)
+        for command in commands:
+            do(other, command)
+        self.assertEqual(other.history_bytes(), counted)
+        self.assertEqual(other.digest(), digest)
+
+    def test_history_that_was_not_counted_is_left_out(self) -> None:
+        """As it was written by the release before."""
+        self.do(*[Put(b"k", bytes(MARK_BYTES))] * 5)
+        state = self.store.engine.get(b"ms")
+        assert state is not None
+        changes: dict[bytes, bytes | None] = dict.fromkeys(self.keys(b"b"))
+        self.store.engine.write({**changes, b"ms": state[:-8] + bytes(8)})
+        self.reopen()
+        self.assertEqual(self.store.history_bytes(), 0)
+        self.assertEqual(self.store.history_within(0), 0)
+        self.do(*[Put(b"k", bytes(MARK_BYTES))] * 3)
+        self.assertEqual(self.store.history_bytes() // MARK_BYTES, 2)
+
+
+class HistoryBytesOnRocksTests(OnRocks, HistoryBytesTests):
+    """The same."""
 
 
 class HistoryOnRocksTests(OnRocks, HistoryTests):

@@ -102,7 +102,10 @@ def recover(
 def _tell(directory: str, found: Survey) -> None:
     own = found.identity
     note(f"{directory} is of member {own.node_id} of cluster {own.cluster_id:016x}")
-    note(f"its store is at revision {found.revision}, its log ends at {found.last}")
+    note(
+        f"it is at revision {found.revision}, with all that it knows to be committed;"
+        f" its log ends at {found.last}"
+    )
     if found.newest_ms is not None:
         note(f"the newest write in its log was asked for at {utc(found.newest_ms)}")
     for text in found.warnings():

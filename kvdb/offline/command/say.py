@@ -33,6 +33,7 @@ from rich.progress import (
 
 from kvdb.offline.directory import Unusable
 from kvdb.storage.filesystem import DirectoryInUse, DiskFull, SyncFailed
+from kvdb.storage.instance import PartsDiffer
 from kvdb.storage.log import UnknownFormat
 from kvdb.storage.segment import CorruptLog
 from kvdb.store.backup import BadBackup
@@ -54,6 +55,7 @@ BAD: Final = (
     BadBackup,
     CorruptLog,
     EngineError,
+    PartsDiffer,
     UnknownCommand,
     UnknownFormat,
     UnknownStoreFormat,
@@ -207,5 +209,5 @@ def utc(time_ms: int) -> str:
     """A time for people and programs (ISO 8601)."""
     try:
         return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat("T", "seconds")
-    except (OverflowError, ValueError):
+    except (OSError, OverflowError, ValueError):
         return f"{time_ms} ms"
