@@ -77,8 +77,8 @@ def check_runner(runner: Mapping[str, Any]) -> str | None:
     @return: a line about a pidfile that was removed, if one was.
     @raise Refused: with the reason.
     """
-    if runner["chroot"]:
-        return None  # what it finds there cannot be seen from here
+    if "pidfile" not in runner or runner["chroot"]:
+        return None  # twist has none; what is in another root is not seen from here
     base = Path(runner["rundir"] or ".")
     pidfile, logfile = runner["pidfile"], runner["logfile"]
     if not runner["nodaemon"]:

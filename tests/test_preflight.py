@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,17 @@ def runner(place: Path, **more: Any) -> dict[str, Any]:
     """twistd's options in C{place}."""
     plain = {"chroot": None, "nodaemon": True, "logfile": None}
     return {**plain, "rundir": str(place), "pidfile": "twistd.pid", **more}
+
+
+@contextlib.contextmanager
+def process(*words: str) -> Iterator[int]:
+    """One that runs, with C{words} on its command line: its id."""
+    command = [sys.executable, "-c", "print(flush=True); input()", *words]
+    with subprocess.Popen(command, stdin=-1, stdout=-1) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        yield other.pid
+        other.communicate(b"\n")
 
 
 def test_without_a_pidfile_all_is_well(tmp_path: Path) -> None:
@@ -36,22 +49,19 @@ def test_a_pidfile_with_this_process_s_id_is_stale(tmp_path: Path) -> None:
 
 def test_a_pidfile_with_the_id_of_another_program_is_stale(tmp_path: Path) -> None:
     pidfile = tmp_path / "twistd.pid"
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1) as other:
-        pidfile.write_text(str(other.pid))
+    with process() as other:
+        pidfile.write_text(str(other))
         line = check_runner(runner(tmp_path))
-        other.communicate(b"\n")
     assert line is not None
     assert "is none of twistd's), and was removed" in line
 
 
 def test_a_pidfile_of_a_twistd_that_runs_is_respected(tmp_path: Path) -> None:
     pidfile = tmp_path / "twistd.pid"
-    words = [sys.executable, "-c", "input()", "twistd"]
-    with subprocess.Popen(words, stdin=-1) as other:
-        pidfile.write_text(str(other.pid))
-        with pytest.raises(Refused, match=f"names process {other.pid}, which runs"):
+    with process("twistd") as other:
+        pidfile.write_text(str(other))
+        with pytest.raises(Refused, match=f"names process {other}, which runs"):
             check_runner(runner(tmp_path))
-        other.communicate(b"\n")
     assert pidfile.exists()
 
 
