@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import quote_from_bytes, urlsplit
 
-Key = bytes | str
+from kvdb.client import arguments
+from kvdb.client.arguments import Bytes, key_of
+
+Key = Bytes | str
 """With its leading slash; text stands for its UTF-8."""
 
 MAX_ENDPOINTS: Final = 64
@@ -19,16 +22,6 @@ MAX_ENDPOINTS: Final = 64
 
 _OWN_NAMES: Final = frozenset({b"/health", b"/metrics", b"/version", b"/_", b"/v3"})
 _ELSEWHERE: Final = (b"/_/", b"/v3/", b"//")
-
-
-def key_bytes(key: Key) -> bytes:
-    """
-    @raise ValueError: it is no key.
-    """
-    raw = key.encode() if isinstance(key, str) else bytes(key)
-    if not raw.startswith(b"/"):
-        raise ValueError(f"a key begins with a slash, {key!r} does not")
-    return raw
 
 
 def key_path(key: Key) -> str:
@@ -39,9 +32,9 @@ def key_path(key: Key) -> str:
     names, for digits, which are members there, and for two slashes, before which
     Twisted's client writes two more, as C{urlunparse} does from Python 3.12.6 on.
 
-    @raise ValueError: it is no key.
+    @raise TypeError, ValueError: it is no key.
     """
-    raw = key_bytes(key)
+    raw = key_of("key", key)
     path = quote_from_bytes(raw, safe="/")
     if raw in _OWN_NAMES or raw.startswith(_ELSEWHERE) or raw[1:].isdigit():
         return "/_/kv" + path
@@ -64,9 +57,9 @@ def endpoint_url(text: str, secure: bool = False) -> str:
     C{http://HOST:PORT}, C{https://...}, or C{HOST:PORT} for the one that fits.
 
     @param secure: whether TLS was asked for.
-    @raise ValueError: it is no endpoint.
+    @raise TypeError, ValueError: it is no endpoint.
     """
-    wanted = text.strip()
+    wanted = arguments.text("an endpoint", text).strip()
     if "://" not in wanted:
         wanted = ("https://" if secure else "http://") + wanted
     _no_user(wanted)
@@ -107,6 +100,10 @@ def endpoint_urls(endpoints: str | Iterable[str], secure: bool = False) -> list[
     if isinstance(endpoints, str):
         _no_user(endpoints)  # whose password may have commas
         endpoints = endpoints.split(",")
+    elif isinstance(endpoints, (bytes, bytearray)) or not isinstance(
+        endpoints, Iterable
+    ):
+        raise TypeError(f"endpoints: requires text, not {type(endpoints).__name__}")
     items = list(endpoints)
     urls = list(dict.fromkeys(endpoint_url(item, secure) for item in items))
     if not urls:

@@ -3,9 +3,10 @@ One call, whichever endpoint answers it.
 
 Rules:
 
-* a call goes to one endpoint until that does not answer or says 503, then to
-  the next; after a round without success it waits a moment, and gives up when
-  its time is over;
+* a call goes to one endpoint until that does not answer, or answers that nothing was
+  done and another may do it (L{kvdb.client.errors.Fate}), then to the next, to which
+  later calls go too; after a round without success it waits a moment, and gives up
+  when its time is over, or when no endpoint has space;
 * what was sent and not answered is of unknown outcome, and stays so until an
   answer that only the replicated log can give says what became of it.
 """
@@ -24,6 +25,7 @@ from kvdb.client.errors import (
     RETRY_STATUSES,
     UNKNOWN_STATUSES,
     ClientError,
+    NoSpace,
     NotTrusted,
     OutcomeUnknown,
     Unavailable,
@@ -72,7 +74,9 @@ class Attempts:
 
     @ivar repeatable: whether to send it again does no harm.
     @ivar unknown: whether one of them may have been carried out.
-    @ivar hopeless: whether the last one would end the same again.
+    @ivar hopeless: whether the last one would end the same again soon.
+    @ivar untrusted: whether it was for its endpoint's certificate.
+    @ivar full: the endpoints whose last answer was that there is no space.
     @ivar last: the last that was heard of each endpoint.
     """
 
@@ -80,6 +84,8 @@ class Attempts:
     repeatable: bool = True
     unknown: bool = False
     hopeless: bool = False
+    untrusted: bool = False
+    full: set[str] = field(factory=set)
     last: dict[str, str] = field(factory=dict)
 
     @property
@@ -93,7 +99,8 @@ class Attempts:
         """
         if not (error.late and endpoint in self.last):
             self.last[endpoint] = str(error)  # else what was heard before says more
-        self.hopeless = error.hopeless
+        self.hopeless = self.untrusted = error.hopeless
+        self.full.discard(endpoint)
         if error.sent and self.changes:
             self._not_known(endpoint)
 
@@ -101,7 +108,11 @@ class Attempts:
         """As L{not_answered}, where there was an answer."""
         why = error_of(answer.status, answer.headers, answer.body, answer.endpoint)
         self.last[answer.endpoint] = str(why)
-        self.hopeless = False
+        self.hopeless, self.untrusted = isinstance(why, NoSpace), False
+        if self.hopeless:
+            self.full.add(answer.endpoint)
+        else:
+            self.full.discard(answer.endpoint)
         if answer.status in UNKNOWN_STATUSES and self.changes:
             self._not_known(answer.endpoint)
 
@@ -125,7 +136,14 @@ class Attempts:
                 endpoint=",".join(self.last),
                 hint=SAME_KEY if token else LOOK_FIRST,
             )
-        if self.hopeless:
+        if self.full and self.full == set(self.last):
+            return NoSpace(
+                told,
+                endpoint=",".join(self.last),
+                hint="Free some space on the disks of these members.",
+                status=507,
+            )
+        if self.untrusted:
             return NotTrusted(
                 told,
                 endpoint=",".join(self.last),

@@ -3,9 +3,10 @@ The client: calls on a cluster, whichever of its members answers.
 
 Rules:
 
-* a call goes to one endpoint until that does not answer or says 503, then to
-  the next; after a round without success it waits a moment, and gives up when
-  its time is over;
+* a call goes to one endpoint until that does not answer, or answers that nothing was
+  done and another may do it; then to the next, to which later calls go too.  After a
+  round without success it waits a moment, and gives up when its time is over;
+* what is handed over is looked at before anything is sent (L{kvdb.client.arguments});
 * a write carries an Idempotency-Key, so that a retry is carried out once
   however many attempts of it arrive;
 * an error says what became of a write: L{OutcomeUnknown} alone means that
@@ -26,15 +27,15 @@ from attrs import evolve
 from twisted.web.iweb import IAgent
 
 from kvdb import __version__
-from kvdb.client import model
+from kvdb.client import arguments, model
 from kvdb.client.addresses import (
     Key,
     endpoint_url,
     endpoint_urls,
-    key_bytes,
     key_path,
     query,
 )
+from kvdb.client.arguments import Bytes, key_of, value_bytes
 from kvdb.client.backups import EndCheck
 from kvdb.client.calls import Attempts, Calls, Endpoints
 from kvdb.client.errors import (
@@ -102,10 +103,13 @@ class Client:
         @param agent: whose connections to use, instead of one's own.
         @param entropy: so many bytes that nobody can foretell: for
             idempotency keys.
-        @raise ValueError: an argument is wrong; the text says which.
+        @raise TypeError, ValueError: an argument is wrong; the text says which.
         """
-        if not (timeout > 0 and attempt_timeout > 0):  # nor is it NaN
-            raise ValueError("a timeout is a number of seconds above 0")
+        timeout = arguments.seconds("timeout", timeout)
+        attempt_timeout = arguments.seconds("attempt_timeout", attempt_timeout)
+        arguments.function("entropy", entropy)
+        if not (tls is None or isinstance(tls, TLS)):
+            raise TypeError("tls: requires a TLS, or None")
         self._reactor = reactor
         self._entropy = entropy
         urls = endpoint_urls(endpoints, tls is not None)
@@ -159,8 +163,10 @@ class Client:
         @raise NotFound: there is no such key, or was none.
         @raise Compacted: that revision is forgotten.
         """
+        if revision is not None:
+            arguments.number("revision", revision, 1)
         parameters = {
-            "consistency": "stale" if stale else None,
+            "consistency": "stale" if arguments.flag("stale", stale) else None,
             "revision": revision,
         }
         answer = await self._calls.call(
@@ -171,7 +177,7 @@ class Client:
     async def put(
         self,
         key: Key,
-        value: bytes,
+        value: Bytes,
         *,
         if_revision: int | None = None,
         if_present: bool = False,
@@ -189,13 +195,13 @@ class Client:
         @raise OutcomeUnknown: it may have been done, or may yet be.
         """
         headers = _conditions(if_revision, if_present)
-        request = Request("PUT", key_path(key), bytes(value), headers)
+        request = Request("PUT", key_path(key), value_bytes(value), headers)
         return await self._write_key(request, idempotency_key)
 
     async def compare_and_set(
         self,
         key: Key,
-        value: bytes,
+        value: Bytes,
         revision: int,
         *,
         idempotency_key: str | None = None,
@@ -205,6 +211,7 @@ class Client:
 
         @raise Conflict: it was changed since; its C{revision} says when.
         """
+        arguments.number("revision", revision, 0)
         return await self.put(
             key, value, if_revision=revision, idempotency_key=idempotency_key
         )
@@ -223,8 +230,8 @@ class Client:
         @raise Conflict: the condition does not hold.
         @raise OutcomeUnknown: it may have been done, or may yet be.
         """
-        if if_revision == 0:
-            raise ValueError("a key that is absent cannot be deleted")
+        if if_revision is not None:
+            arguments.number("if_revision", if_revision, 1)
         headers = _conditions(if_revision, False)
         request = Request("DELETE", key_path(key), b"", headers)
         return await self._write_key(request, idempotency_key)
@@ -247,12 +254,14 @@ class Client:
         @param page_keys: at most so many in a page, 1 to 1000.
         @param keys_only: leave the values out.
         """
-        if not 1 <= page_keys <= MAX_PAGE_KEYS:
-            raise ValueError(f"a page has 1 to {MAX_PAGE_KEYS} keys")
-        following = None if start is None else key_bytes(start)
+        arguments.number("page_keys", page_keys, 1, MAX_PAGE_KEYS)
+        arguments.flag("keys_only", keys_only)
+        arguments.flag("stale", stale)
+        wanted = key_of("prefix", prefix)
+        following = None if start is None else key_of("start", start)
         while True:
             parameters = {
-                "prefix": key_bytes(prefix),
+                "prefix": wanted,
                 "start": following,
                 "limit": page_keys,
                 "keys_only": "true" if keys_only else None,
@@ -301,10 +310,12 @@ class Client:
         """
         if key is not None and prefix is not None:
             raise ValueError("a watch is of a key or of a prefix, not of both")
+        if since is not None:
+            arguments.number("since", since, 0)
         parameters: dict[str, bytes | str | int | None] = {
-            "key": None if key is None else key_bytes(key),
-            "prefix": None if prefix is None else key_bytes(prefix),
-            "previous": "true" if previous else None,
+            "key": None if key is None else key_of("key", key),
+            "prefix": None if prefix is None else key_of("prefix", prefix),
+            "previous": "true" if arguments.flag("previous", previous) else None,
         }
         return Watch(self._calls, parameters, since)
 
@@ -317,6 +328,7 @@ class Client:
         @param of_leader: as the leader sees it, where it can be found: it alone
             knows C{match_index} and C{lag}.
         """
+        arguments.flag("of_leader", of_leader)
         request = Request("GET", "/_/members")
         answer = await self._calls.call(request)
         found = self._members(answer)
@@ -349,7 +361,8 @@ class Client:
         @param url: its peer URL.
         @raise Refused: it does not fit; the text says why.
         """
-        body = json.dumps({"id": _member_id(node), "url": url}).encode()
+        about = {"id": _member_id("node", node), "url": arguments.text("url", url)}
+        body = json.dumps(about).encode()
         kind = {"Content-Type": "application/json"}
         request = Request("POST", "/_/members", body, kind)
         await self._write(request, idempotency_key)
@@ -364,7 +377,7 @@ class Client:
         # Without an Idempotency-Key, with which a member takes it for a retry
         # and does not look who is within reach.  Ids are never given twice, so
         # a member that is gone after an attempt was removed by it.
-        request = Request("DELETE", f"/_/members/{_member_id(node)}")
+        request = Request("DELETE", f"/_/members/{_member_id('node', node)}")
         attempts = Attempts(request)
         try:
             await self._calls.call(request, attempts)
@@ -380,7 +393,9 @@ class Client:
         @raise NotFound, Refused: that is no member, or no voter.
         @raise OutcomeUnknown: it may have been done; C{status} tells.
         """
-        body = b"" if to is None else json.dumps({"id": _member_id(to)}).encode()
+        body = b""
+        if to is not None:
+            body = json.dumps({"id": _member_id("to", to)}).encode()
         kind = {"Content-Type": "application/json"} if body else {}
         request = Request("POST", "/_/leader", body, kind)
         # To one that leads already nothing happens; to anybody, it moves on.
@@ -435,6 +450,8 @@ class Client:
         @raise Unavailable: the stream broke off; what was written is of no
             use.
         """
+        arguments.function("file.write", getattr(file, "write", None))
+        arguments.function("progress", progress)
         request = Request("GET", "/_/snapshot")
         endpoint, body = await self._calls.connect(request, patient=False)
         check = EndCheck()
@@ -472,7 +489,10 @@ class Client:
 
     async def _write(self, request: Request, token: str | None) -> Answer:
         token = self.new_idempotency_key() if token is None else token
-        headers = {**request.headers, "Idempotency-Key": _token(token)}
+        headers = {
+            **request.headers,
+            "Idempotency-Key": f'"{arguments.idempotency_key(token)}"',
+        }
         return await self._calls.call(evolve(request, headers=headers))
 
     def _revision(self, answer: Answer) -> int:
@@ -489,6 +509,9 @@ class Client:
 def _authorization(
     token: str | None, user: str | None, password: str | None
 ) -> dict[str, str]:
+    for name, said in (("token", token), ("user", user), ("password", password)):
+        if said is not None:
+            arguments.text(name, said)
     if token is not None:
         if user is not None or password is not None:
             raise ValueError("credentials are a token, or a user and a password")
@@ -504,24 +527,16 @@ def _authorization(
 
 
 def _conditions(if_revision: int | None, if_present: bool) -> dict[str, str]:
+    arguments.flag("if_present", if_present)
     if if_revision is not None:
         if if_present:
             raise ValueError("if_revision and if_present exclude each other")
-        if type(if_revision) is not int or if_revision < 0:
-            raise ValueError("a revision is a number from 0 on")
+        arguments.number("if_revision", if_revision, 0)
         if if_revision == 0:
             return {"If-None-Match": "*"}
         return {"If-Match": f'"{if_revision}"'}
     return {"If-Match": "*"} if if_present else {}
 
 
-def _member_id(node: int) -> int:
-    if type(node) is not int or not 0 < node <= model.MAX_ID:
-        raise ValueError("a member's id is a number from 1 to 2^63 - 1")
-    return node
-
-
-def _token(token: str) -> str:
-    if not (0 < len(token) <= 254 and token.isascii() and token.isprintable()):
-        raise ValueError("an idempotency key has 1 to 254 printable ASCII characters")
-    return f'"{token}"'
+def _member_id(name: str, node: int) -> int:
+    return arguments.number(name, node, 1)

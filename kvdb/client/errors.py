@@ -8,21 +8,11 @@ nothing was done.
 
 from __future__ import annotations
 
+import enum
 import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
-
-RETRY_STATUSES: Final = frozenset({408, 429, 503})
-"""Nothing was done, and another endpoint may do it."""
-
-UNKNOWN_STATUSES: Final = frozenset({500, 502, 504})
-"""A write that got one of these may yet be carried out.  502 is a proxy's."""
-
-DECIDED_STATUSES: Final = frozenset({200, 201, 204, 304, 404, 410, 412, 422})
-"""What only the replicated log decides.  After an attempt whose outcome is
-unknown, these answers to a retry with its Idempotency-Key are the outcome; any
-other refusal is this endpoint's alone, and says nothing of that attempt."""
 
 
 class ClientError(Exception):
@@ -110,26 +100,54 @@ class UnexpectedAnswer(ClientError):
     """Whatever answered, it did not answer as kvdb does."""
 
 
-_KINDS: Final[Mapping[int, type[ClientError]]] = {
-    400: BadRequest,
-    401: Unauthorized,
-    403: Forbidden,
-    404: NotFound,
-    405: BadRequest,
-    408: Unavailable,
-    409: Refused,
-    410: Compacted,
-    413: BadRequest,
-    414: BadRequest,
-    417: BadRequest,
-    422: BadRequest,
-    429: Unavailable,
-    500: UnexpectedAnswer,
-    502: Unavailable,
-    503: Unavailable,
-    504: OutcomeUnknown,
-    507: NoSpace,
+class Fate(enum.Enum):
+    """What an answer says of the request."""
+
+    FINAL = enum.auto()
+    """That is the answer; another member would say the same, or is not to be asked."""
+    NOT_DONE = enum.auto()
+    """Nothing was done, and another member may do it."""
+    UNKNOWN = enum.auto()
+    """A write may have been carried out, or may yet be."""
+    DECIDED = enum.auto()
+    """What only the replicated log decides.  After an attempt whose outcome is
+    unknown, such an answer to a retry with its Idempotency-Key is the outcome; any
+    other refusal is this endpoint's alone, and says nothing of that attempt."""
+
+
+_MEANINGS: Final[Mapping[int, tuple[type[ClientError], Fate]]] = {
+    400: (BadRequest, Fate.FINAL),
+    401: (Unauthorized, Fate.FINAL),
+    403: (Forbidden, Fate.FINAL),
+    404: (NotFound, Fate.DECIDED),
+    405: (BadRequest, Fate.FINAL),
+    408: (Unavailable, Fate.NOT_DONE),
+    409: (Refused, Fate.FINAL),
+    410: (Compacted, Fate.DECIDED),
+    412: (Conflict, Fate.DECIDED),
+    413: (BadRequest, Fate.FINAL),
+    414: (BadRequest, Fate.FINAL),
+    417: (BadRequest, Fate.FINAL),
+    421: (Unavailable, Fate.NOT_DONE),  # that member is not asked by this name
+    422: (BadRequest, Fate.DECIDED),
+    429: (Unavailable, Fate.NOT_DONE),
+    500: (UnexpectedAnswer, Fate.UNKNOWN),
+    502: (Unavailable, Fate.UNKNOWN),  # a proxy's
+    503: (Unavailable, Fate.NOT_DONE),
+    504: (OutcomeUnknown, Fate.UNKNOWN),
+    507: (NoSpace, Fate.NOT_DONE),
 }
+"""What each status of a refusal means, and what it says of the request."""
+
+
+def _statuses(fate: Fate) -> frozenset[int]:
+    return frozenset(s for s, (_, said) in _MEANINGS.items() if said is fate)
+
+
+RETRY_STATUSES: Final = _statuses(Fate.NOT_DONE)
+UNKNOWN_STATUSES: Final = _statuses(Fate.UNKNOWN)
+DECIDED_STATUSES: Final = _statuses(Fate.DECIDED) | {200, 201, 204, 304}
+"""See L{Fate}."""
 
 
 _ETAG: Final = re.compile(r'(?:W/)?"?([0-9]{1,19})"?')
@@ -155,7 +173,7 @@ def error_of(
             hint=hint,
             status=status,
         )
-    kind = _KINDS.get(status, UnexpectedAnswer)
+    kind, _ = _MEANINGS.get(status, (UnexpectedAnswer, Fate.FINAL))
     if status == 404 and not detail:
         # Any server answers so for what it does not know; kvdb says more.
         kind, hint = UnexpectedAnswer, "Is this the address of a kvdb member?"

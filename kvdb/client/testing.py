@@ -56,6 +56,7 @@ from kvdb.interfaces import (
     MembershipRefused,
     MemberStatus,
     NodeStatus,
+    NoSpace,
     Selection,
     Unavailable,
     UnknownMember,
@@ -216,12 +217,17 @@ class _Database:
         if self._cluster.leader is None:
             raise Unavailable("no leader is known", "Start a majority of the members.")
 
+    def _check_write(self) -> None:
+        self._check()
+        if self._member.is_full:
+            raise NoSpace("no space on the disk for /data/log", "Free some space.")
+
     def listen(self, audience: Audience) -> None:
         """Everything is told at once."""
 
     def write(self, command: Command) -> Deferred[Outcome]:
         try:
-            self._check()
+            self._check_write()
         except DatabaseError as error:
             return fail(error)
         outcome = self._cluster.apply(command)
@@ -273,7 +279,7 @@ class _Database:
         self, node_id: int, url: str, idempotency_key: bytes = b""
     ) -> Deferred[None]:
         try:
-            self._check()
+            self._check_write()
             self._cluster.add(node_id, url, idempotency_key)
         except DatabaseError as error:
             return fail(error)
@@ -283,7 +289,7 @@ class _Database:
         self, node_id: int, idempotency_key: bytes = b""
     ) -> Deferred[None]:
         try:
-            self._check()
+            self._check_write()
             self._cluster.remove(node_id)
         except DatabaseError as error:
             return fail(error)
@@ -357,6 +363,7 @@ class FakeMember:
     @ivar running: whether anybody listens there.
     @ivar failure: what everything that needs a quorum fails with there, such as
         C{kvdb.interfaces.Unavailable("too busy")}; None for nothing.
+    @ivar is_full: whether its disk is: writes are refused with 507, reads answered.
     @ivar answers_to_lose: so many writes will be carried out, and the
         connection cut instead of an answer.
     @ivar latency: seconds that bytes are under way, to it and from it.
@@ -369,6 +376,7 @@ class FakeMember:
     learner: bool = False
     running: bool = True
     failure: DatabaseError | None = None
+    is_full: bool = False
     answers_to_lose: int = 0
     latency: float = 0.0
     is_frozen: bool = False

@@ -19,7 +19,12 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from kvdb.client import model
 from kvdb.client.addresses import query
-from kvdb.client.errors import ClientError, UnexpectedAnswer, error_of
+from kvdb.client.errors import (
+    RETRY_STATUSES,
+    ClientError,
+    UnexpectedAnswer,
+    error_of,
+)
 from kvdb.client.events import MAX_EVENT_BYTES, EventReader, EventTooLong, Message
 from kvdb.client.model import Event, Put
 from kvdb.client.transport import Body, NoAnswer, Request
@@ -63,8 +68,6 @@ class Watch:
         parameters: Mapping[str, bytes | str | int | None],
         since: int | None,
     ) -> None:
-        if since is not None and since < 0:
-            raise ValueError("a watch begins behind a revision, from 0 on")
         self.revision = since
         self.connections = 0
         self._streams = streams
@@ -207,7 +210,7 @@ class Watch:
         self._lost()
         value = model.json_of(message.data, "changes", self.endpoint)
         status = value.get("status") if isinstance(value, dict) else None
-        if status == 503:
+        if status in RETRY_STATUSES:
             return
         number = status if type(status) is int else 500
         error: ClientError = error_of(number, {}, message.data, self.endpoint)

@@ -25,6 +25,7 @@ from kvdb.client import (
     UnexpectedAnswer,
 )
 from kvdb.client.calls import MAX_REQUESTS
+from kvdb.client.errors import RETRY_STATUSES
 from kvdb.client.testing import FakeCluster, NeverFinished
 from kvdb.interfaces import OutcomeUnknown as UnknownInside
 from kvdb.interfaces import Unavailable as UnavailableInside
@@ -157,6 +158,55 @@ def test_one_members_view_takes_no_longer_than_a_call_may(
         cluster.run(client.status(cluster.endpoints[0]))
     assert not cluster.run(client.health(cluster.endpoints[0])).healthy
     assert cluster.reactor.seconds() == pytest.approx(2)
+
+
+def test_who_has_no_space_is_left_for_another(
+    cluster: FakeCluster, client: Client
+) -> None:
+    cluster.members[1].is_full = True
+    assert cluster.run(client.put("/k", b"v")) == 1
+    assert client._calls.endpoints.current == cluster.endpoints[1]
+    cluster.run(client.add_member(4, "http://10.0.0.4:12379"))
+    # It stays where it found space, for reads too.
+    found = cluster.run(client.get("/k"))
+    assert found.value == b"v"
+    assert client._calls.endpoints.current == cluster.endpoints[1]
+
+
+def test_where_nobody_has_space_that_is_said_without_waiting(
+    cluster: FakeCluster, client: Client
+) -> None:
+    for member in cluster.members.values():
+        member.is_full = True
+    before = cluster.reactor.seconds()
+    with pytest.raises(NoSpace, match="no space on the disk") as caught:
+        cluster.run(client.put("/k", b"v"))
+    assert caught.value.status == 507
+    assert all(url in str(caught.value) for url in cluster.endpoints)
+    assert cluster.reactor.seconds() - before < 1.0
+    cluster.members[3].is_full = False
+    assert cluster.run(client.put("/k", b"v")) == 1
+
+
+def test_one_without_space_and_others_that_are_gone_are_unavailable(
+    cluster: FakeCluster, client: Client
+) -> None:
+    put_script(cluster, 1, answer(507, PROBLEM))
+    for number in (2, 3):
+        cluster.members[number].stop()
+    with pytest.raises(Unavailable) as caught:
+        cluster.run(client.put("/k", b"v"))
+    assert type(caught.value) is Unavailable
+    assert "why" in str(caught.value)
+
+
+@pytest.mark.parametrize("status", sorted(RETRY_STATUSES))
+def test_whatever_was_not_done_is_asked_of_another(
+    cluster: FakeCluster, client: Client, status: int
+) -> None:
+    put_script(cluster, 1, answer(status, PROBLEM))
+    assert cluster.run(client.put("/k", b"v")) == 1
+    assert client._calls.endpoints.current == cluster.endpoints[1]
 
 
 def test_who_says_503_is_left_for_another(cluster: FakeCluster, client: Client) -> None:
@@ -346,7 +396,6 @@ def test_a_removal_of_unknown_outcome_has_no_key_to_try_with(
         (403, Forbidden),
         (409, Refused),
         (413, BadRequest),
-        (507, NoSpace),
         (302, UnexpectedAnswer),
     ],
 )

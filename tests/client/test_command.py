@@ -798,12 +798,20 @@ def test_what_nobody_knows_of_a_member_can_be_asked_again(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(401, 5), (403, 5), (400, 4), (409, 4), (302, 8), (507, 6)]
+    ("status", "code"), [(401, 5), (403, 5), (400, 4), (409, 4), (302, 8)]
 )
 def test_a_refusal_has_its_exit_status(shell: Shell, status: int, code: int) -> None:
     put_script(shell.cluster, 1, answer(status, b'{"detail": "why", "hint": "Do."}'))
     assert shell.run("get", "/k") == (code, b"")
     assert shell.error.startswith("kvdbctl: why (http://member1.test:12380). ")
+
+
+def test_full_disks_have_their_exit_status(shell: Shell) -> None:
+    for member in shell.cluster.members.values():
+        member.is_full = True
+    assert shell.run("put", "/k", "v") == (6, b"")
+    assert "no space on the disk" in shell.error
+    assert "Free some space on the disks of these members." in shell.error
 
 
 def test_a_wrong_value_is_a_wrong_usage(shell: Shell) -> None:

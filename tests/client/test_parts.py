@@ -302,7 +302,7 @@ def test_a_watch_is_of_one_thing_and_from_a_revision() -> None:
     client = FakeCluster(1).client()
     with pytest.raises(ValueError, match="not of both"):
         client.watch(key="/a", prefix="/b")
-    with pytest.raises(ValueError, match="from 0 on"):
+    with pytest.raises(ValueError, match="since: -1 is not a number from 0"):
         client.watch(since=-1)
 
 
