@@ -63,7 +63,8 @@ class MemberStatus:
         (another member, seen from one that does not lead).
     @ivar match_index: how much of the log it is known to hold, or None where
         this node does not lead.
-    @ivar lag: entries it is behind the leader, or None likewise.
+    @ivar lag: entries it is behind the leader, or None likewise: as of its last report,
+        if that is fresh (C{age_seconds}), else of now.
     @ivar connected: whether a connection to it is up; None for oneself.
 
     What follows is what the member last said of itself, C{age_seconds} ago; None

@@ -150,6 +150,8 @@ class _NodeCollector(Collector):
         )
         if pump.leading:
             for peer, progress in core.tracker.progress.items():
+                if not progress.match:
+                    continue  # not known: it has not answered this leader
                 match.add_metric([str(peer)], progress.match)
                 lag.add_metric([str(peer)], core.log.last_index() - progress.match)
         yield match

@@ -65,7 +65,7 @@ class Reports:
     diverged: Callable[[str], None]
     client_url: str = ""
     alarms: dict[str, list[int]] = field(factory=dict)
-    _latest: dict[int, tuple[float, Report]] = field(factory=dict)
+    _latest: dict[int, tuple[float, Report, int]] = field(factory=dict)
     _heard: dict[int, dict[int, int]] = field(factory=dict)
     _differs_since: dict[int, float] = field(factory=dict)
 
@@ -96,7 +96,8 @@ class Reports:
         """What another member says of itself."""
         if sender not in self.pump.replica.store.members:
             return
-        self._latest[sender] = (self.pump.clock.seconds(), report)
+        own_last = self.pump.raft.core.log.last_index()
+        self._latest[sender] = (self.pump.clock.seconds(), report, own_last)
         for index, window in report.windows:
             if index in self._heard or index > self._oldest_kept():
                 self._heard.setdefault(index, {})[sender] = window
@@ -115,6 +116,17 @@ class Reports:
             return None
         age = self.pump.clock.seconds() - found[0]
         return None if age > FRESH_SECONDS else (age, found[1])
+
+    def behind(self, node: int) -> int | None:
+        """
+        By how many entries a member's log was behind this one's when it last reported,
+        if that is fresh.
+        """
+        found = self._latest.get(node)
+        if found is None or self.latest(node) is None:
+            return None
+        _, report, own_last = found
+        return max(0, own_last - report.last_index)
 
     def _oldest_kept(self) -> int:
         return min(self._heard) if len(self._heard) >= MAX_WINDOWS else 0

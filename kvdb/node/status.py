@@ -65,8 +65,15 @@ def _member_status(pump: Pump, reports: Reports, member: Member) -> MemberStatus
         role = found[1].role if found is not None else "unknown"
     match = lag = None
     if pump.leading and member.id in core.tracker.progress:
-        match = core.tracker.progress[member.id].match
-        lag = core.log.last_index() - match
+        # 0 until it has answered this leader.
+        match = core.tracker.progress[member.id].match or None
+        if is_own:
+            lag = 0
+        elif found is not None:
+            # Of the same moment as the rest of its report.
+            lag = reports.behind(member.id)
+        elif match is not None:
+            lag = core.log.last_index() - match
     status = MemberStatus(
         id=member.id,
         url=member.url,

@@ -46,7 +46,7 @@ def run(directory: Path, *options: str) -> tuple[int, str]:
         (["--id", "0"], "--id: '0' is not a number"),
         (["--id", "x"], "--id: 'x' is not a number"),
         (["--port", "99999"], "--port: '99999'"),
-        (["--cluster", "nonsense"], "--cluster: 'nonsense' is not http://host:port"),
+        (["--cluster", "nonsense"], '--cluster: "nonsense" is not http://host:port'),
         (["--cluster", "http://127.0.0.1"], "is not http://host:port"),
         (["--cluster", "http://127.0.0.1:1/x"], "is not http://host:port"),
         (["--cluster", "http://127.0.0.1:1,"], "empty item"),
@@ -54,7 +54,7 @@ def run(directory: Path, *options: str) -> tuple[int, str]:
         (["--tick", "0"], "--tick:"),
         (["--wrong"], "option --wrong not recognized; see twistd kvdb --help"),
         (["--join", "true"], "'true' belongs to no option; see"),
-        (["--cluster", "http://a..b:1"], "in --cluster: a..b is not known"),
+        (["--cluster", "http://a..b:1"], "a..b is no host name: a part of it is empty"),
     ],
 )
 def test_wrong_options(tmp_path: Path, options: list[str], words: str) -> None:

@@ -49,7 +49,7 @@ def list_members() -> Job:
             return
         heads = ("ID", "ROLE", "PEERS", "CLIENTS", "LAG", "CONNECTED")
         rows = [
-            (m.id, m.role, m.url, m.client_url, _lag(m, members), _yes_no(m.connected))
+            (m.id, m.role, m.url, m.client_url, m.lag, _yes_no(m.connected))
             for m in members
         ]
         for line in table(heads, rows, ("ID", "LAG")):
@@ -251,7 +251,7 @@ def status() -> Job:
                 m.client_url,
                 m.term,
                 m.applied_index,
-                _lag(m, members),
+                m.lag,
                 m.revision,
                 size_text(m.store_bytes),
                 m.version,
@@ -323,15 +323,6 @@ def health() -> Job:
         return DONE if all(one.healthy for one in found.values()) else NO
 
     return job
-
-
-def _lag(one: Member, members: Sequence[Member]) -> int | None:
-    """Entries behind; from what members say of themselves where no leader was
-    asked."""
-    if one.lag is not None or one.applied_index is None:
-        return one.lag
-    indexes = [other.last_index or other.applied_index or 0 for other in members]
-    return max(*indexes, one.applied_index) - one.applied_index
 
 
 def _yes_no(flag: bool | None) -> str | None:

@@ -61,7 +61,6 @@ export function picture(status, before = null) {
     const match = number(member.match_index) ?? number(member.last_index);
     const applied = own ? status.applied_index : number(member.applied_index);
     const leads = member.id === status.leader;
-    const held = match ?? applied;
     return {
       id: member.id,
       url: String(member.url ?? ""),
@@ -74,7 +73,7 @@ export function picture(status, before = null) {
       term: own ? status.term : number(member.term),
       match,
       applied,
-      lag: number(member.lag) ?? (leads ? 0 : held === null ? null : Math.max(0, last - held)),
+      lag: number(member.lag) ?? (leads ? 0 : null),
       page: member.client_url ? safeAddress(member.client_url) : null,
       version: own ? status.version : member.version ?? null,
       storeBytes: own ? status.store_bytes : number(member.store_bytes),
