@@ -22,6 +22,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 
 from kvdb import __version__
+from kvdb.client.backups import EndCheck
 from kvdb.client.client import Client
 from kvdb.client.command import tree
 from kvdb.client.command.bench import Latencies
@@ -378,6 +379,34 @@ def test_a_snapshot_is_whole(shell: Shell, tmp_path: Path, on_terminal: bool) ->
     assert found == {"file": str(file), "bytes": 3036}
 
 
+def test_a_snapshot_on_the_standard_output(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shell.cluster.run(shell.cluster.client().put("/k", b"v"))
+    status, out = shell.run("snapshot", "save", "-")
+    assert status == 0
+    check = EndCheck()
+    check.feed(out)
+    assert check.is_whole()
+    assert shell.error == f"kvdbctl: standard output: {size_text(len(out))}\n"
+    status, again = shell.run("--json", "snapshot", "save", "-")
+    assert (status, again) == (0, out)
+    assert json.loads(shell.error.partition("output: ")[2]) == {"bytes": len(out)}
+    shell.on_terminal = True
+    assert shell.run("snapshot", "save", "-") == (2, b"")
+    assert "the standard output is a terminal" in shell.error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_a_snapshot_on_the_standard_output_is_told_of(shell: Shell) -> None:
+    put_script(shell.cluster, 1, then_cut(stream(b"not all", whole=False)))
+    one = ("--endpoints", shell.cluster.endpoints[0], "--timeout", "1")
+    status, _ = shell.run("snapshot", "save", "-", *one)
+    assert status == 6
+    assert "broke off" in shell.error
+
+
 def test_half_a_snapshot_leaves_no_file(shell: Shell, tmp_path: Path) -> None:
     put_script(shell.cluster, 1, then_cut(stream(b"half", whole=False)))
     file = tmp_path / "s.snap"
@@ -490,7 +519,7 @@ def test_a_snapshot_takes_the_place_of_no_device(shell: Shell, tmp_path: Path) -
     device = tmp_path / "device"
     os.mkfifo(device)
     assert shell.run("snapshot", "save", str(device))[0] == 2
-    assert f"{device} is no file" in shell.error
+    assert f"{device} is no regular file: name one, or -" in shell.error
     assert [one.name for one in tmp_path.iterdir()] == ["device"]
 
 

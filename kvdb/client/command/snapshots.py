@@ -2,18 +2,20 @@
 C{snapshot save}: a backup of a cluster that serves.
 
 The file comes to be whole or not at all: what was loaded stands beside it, as
-C{FILE.part}, until it is all there and on the disk.
+C{FILE.part}, until it is all there and on the disk.  On the standard output it is as it
+comes, and the exit status says whether it is whole.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Final
 
 import click
 from rich.progress import (
@@ -33,38 +35,67 @@ def snapshot() -> None:
     """Backups."""
 
 
+STANDARD_OUTPUT: Final = "-"
+
+
 @snapshot.command("save")
 @click.argument("file")
 def save(file: str) -> Job:
-    """Write a backup of the whole store to FILE."""
-    path = Path(os.path.realpath(file))
-    if path.is_dir():
-        raise click.UsageError(f"{file} is a directory: name a file")
-    if path.exists() and not path.is_file():
-        raise click.UsageError(f"{file} is no file, and would be replaced: name a file")
+    """Write a backup of the whole store to FILE; - for the standard output."""
+    if file != STANDARD_OUTPUT:
+        _check_place(file)
 
     async def job(session: Session) -> None:
-        with _whole_or_not_at_all(path) as out:
-            console = session.console
-            with Progress(
-                SpinnerColumn(),
-                TextColumn(f"saving {path.name}", markup=False),
-                DownloadColumn(binary_units=True),
-                TransferSpeedColumn(),
-                console=console,
-                disable=not console.is_terminal,
-                transient=True,
-            ) as bar:
-                task = bar.add_task("", total=None)
-                size = await session.client.snapshot(
-                    out, progress=lambda done: bar.update(task, completed=done)
+        if file == STANDARD_OUTPUT:
+            if session.on_terminal:
+                raise click.UsageError(
+                    "the standard output is a terminal: redirect it, or name a file"
                 )
+            size = await _load(session, session, "standard output")
+            told = json.dumps({"bytes": size}) if session.as_json else size_text(size)
+            session.note(f"standard output: {told}")
+            return
+        path = Path(os.path.realpath(file))
+        with _whole_or_not_at_all(path) as out:
+            size = await _load(session, out, path.name)
         if session.as_json:
             session.json({"file": file, "bytes": size})
         else:
             session.line(f"{file}: {size_text(size)}")
 
     return job
+
+
+def _check_place(file: str) -> None:
+    """@raise click.UsageError: no file can be put there."""
+    try:
+        mode = os.stat(file).st_mode
+    except OSError:
+        return  # it is not there yet, or it is said when it is written
+    if stat.S_ISDIR(mode):
+        raise click.UsageError(f"{file} is a directory: name a file")
+    if not stat.S_ISREG(mode):
+        raise click.UsageError(
+            f"{file} is no regular file: name one, or - for the standard output"
+        )
+
+
+async def _load(session: Session, out: Any, name: str) -> int:
+    """Write the backup to C{out}, and show on a terminal how far it is."""
+    console = session.console
+    with Progress(
+        SpinnerColumn(),
+        TextColumn(f"saving {name}", markup=False),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ) as bar:
+        task = bar.add_task("", total=None)
+        return await session.client.snapshot(
+            out, progress=lambda done: bar.update(task, completed=done)
+        )
 
 
 @contextmanager
