@@ -13,12 +13,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IProtocolFactory
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 
 from kvdb.notify import READY, STOPPING, notify, status_line
 from kvdb.reloading import Files, RealFiles
@@ -88,7 +89,10 @@ class RealHost:
     This process, on this machine.
 
     @ivar reactor: the one that runs it.
+    @ivar log_observer: where the log goes; None where the runner says so alone.
     """
+
+    log_observer: ILogObserver | None = None
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
@@ -152,13 +156,27 @@ class RealHost:
 
             @atexit.register
             def leave() -> None:
-                sys.stdout.flush()
-                sys.stderr.flush()
+                self._say_last(why)
                 os._exit(status)
 
         else:
             log.info("this process stops: {why}", why=why)
         self.reactor.callWhenRunning(self._stop)
+
+    def _say_last(self, why: str) -> None:
+        """Behind all that the runner says of its own end."""
+        # The runner has stopped logging: say it where it did.
+        if self.log_observer is not None:
+            last = Logger(namespace="kvdb.service", observer=self.log_observer)
+            last.critical("{why}", why=why)
+        with suppress(OSError, ValueError):  # closed, or full
+            sys.stdout.flush()
+        # Not sys.stderr, which the runner has made a part of its log.
+        errors = sys.__stderr__
+        with suppress(OSError, ValueError):
+            if errors is not None:
+                errors.write(f"kvdb: {why}\n")
+                errors.flush()
 
     def _stop(self) -> None:
         try:

@@ -571,6 +571,7 @@ def makeService(options: Options, reactor: Any = None) -> Kvdb:
     kvdb.log_observer = logs.set_up(
         options.parent, options["log-format"], options["log-level"], reactor
     )
+    host.log_observer = kvdb.log_observer
     for line in ignored_variables():
         log.warn("{line}", line=line)
     return kvdb

@@ -177,3 +177,46 @@ def test_three_daemons_in_one_directory(tmp_path: Path) -> None:
             os.kill(pid, signal.SIGTERM)
         for pid in pids:
             until(partial(gone, pid), "a daemon stops")
+
+
+@pytest.mark.parametrize(
+    ("runner", "more"),
+    [
+        (["-n", "--pidfile="], []),
+        (["-n", "--pidfile="], ["--log-format", "json"]),
+        (["-n", "--pidfile=", "--logfile=node.log"], []),
+        (["--pidfile=node.pid", "--logfile=node.log"], ["--log-format", "json"]),
+    ],
+)
+def test_the_reason_of_a_failure_is_the_last_line(
+    tmp_path: Path, runner: list[str], more: list[str]
+) -> None:
+    """Of the log, behind what the runner says of its own end; on standard error too."""
+    with local_cluster(tmp_path, 1) as cluster:
+        node = cluster.nodes[1]
+        node.put("k", b"v")
+        node.stop()
+        first = min((tmp_path / "data/kvdb-1/log").glob("log-*"))
+        whole = first.read_bytes()
+        first.write_bytes(whole[:20] + b"x" + whole[21:])
+    done = subprocess.run(
+        [TWISTD, *runner, "kvdb", *node.options, *more],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    log = tmp_path / "node.log"
+    reason = f"{first.name} is corrupt at offset"
+    if "-n" in runner:
+        assert done.returncode == 1
+        assert reason in done.stderr.splitlines()[-1]
+        assert done.stderr.splitlines()[-1].startswith("kvdb: ")
+    else:
+        until(lambda: not (tmp_path / "node.pid").exists(), "the daemon has ended")
+    if log.exists():
+        until(lambda: reason in log.read_text().splitlines()[-1], "it is last")
+    else:
+        assert reason in done.stdout.splitlines()[-1]
+    assert "Traceback" not in done.stdout + done.stderr
