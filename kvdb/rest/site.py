@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Generator, Iterator
+from functools import partial
 from heapq import nsmallest
 from typing import Any, Final
 
@@ -120,18 +121,34 @@ class BoundedRequest(server.Request):
     A request whose body takes no more memory than the longest value, and none
     where the method has no use for it.
 
+    There is one class for all servers: the component registry keeps every class
+    that it has looked up, and with a class made for one server all that the class
+    refers to.
+
+    @ivar begun: when, by the server's clock.
     @ivar longest_held: how much of the body may come to be held, in bytes.
     """
 
     content: Any
     transport: Any
-    max_body = MAX_VALUE_BYTES
-    guard: Guard | None = None
-    local_only = False
     received = 0
     longest_held = 0
     _no_room = False
     _claimed: int | None = None
+
+    def __init__(
+        self,
+        *args: Any,
+        settings: RestSettings,
+        guard: Guard | None,
+        clock: IReactorTime,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.max_body = settings.max_value_bytes
+        self.local_only = settings.local_only
+        self.guard = guard
+        self.begun = clock.seconds()
 
     def getRequestHostname(self) -> bytes:
         """For the router, which wants one; what was sent may be none."""
@@ -356,13 +373,13 @@ def make_site(
     clock: IReactorTime,
     settings: RestSettings,
     exposition: Exposition | None = None,
-    guard_: Guard | None = None,
+    guard: Guard | None = None,
 ) -> Site:
     """
     The server of one node.
 
     @param exposition: its metrics; None where there are none.
-    @param guard_: who checks what is asked for, if anybody does.
+    @param guard: who checks what is asked for, if anybody does.
     """
     api = API(
         Keys(database, settings.max_key_bytes, settings.max_value_bytes),
@@ -374,26 +391,19 @@ def make_site(
         exposition,
     )
 
-    class Request(BoundedRequest):
-        max_body = settings.max_value_bytes
-        guard = guard_
-        local_only = settings.local_only
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.begun = clock.seconds()
-
     lane = None
     if settings.fast_lane:
         longest_key, longest_value = settings.max_key_bytes, settings.max_value_bytes
         lane = Lane(
-            database, clock, longest_key, longest_value, guard_, settings.local_only
+            database, clock, longest_key, longest_value, guard, settings.local_only
         )
     return Site(
         lane,
         settings.max_connections,
         RawPathResource(api.app),
-        requestFactory=Request,
+        requestFactory=partial(
+            BoundedRequest, settings=settings, guard=guard, clock=clock
+        ),
         parsePOSTFormSubmission=False,
         timeout=settings.idle_seconds,
         reactor=clock,

@@ -24,6 +24,7 @@ from threading import Thread
 from typing import Any, Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -39,10 +40,6 @@ from kvdb.simulation.swarm import REACH_SEEDS, SECONDS, draw_case, not_reached
 
 TELL_SECONDS: Final = 30.0
 """How often progress is told where there is no terminal."""
-
-RUNS_PER_PROCESS: Final = 100
-"""After so many a worker is replaced: what Twisted and Klein keep for a process
-that runs one node adds up where thousands are run."""
 
 AHEAD: Final = 4
 """Runs begun ahead of the one waited for, per process."""
@@ -144,7 +141,8 @@ def many(options: argparse.Namespace) -> int:
             if report.violation is not None:
                 failures.append(report)
                 seed = report.case.plan.seed
-                console.print(f"[red]seed {seed} failed[/]: {first_line(report)}")
+                said = escape(first_line(report))
+                console.print(f"[red]seed {seed} failed[/]: {said}")
                 if options.first:
                     break
     except KeyboardInterrupt:
@@ -192,9 +190,7 @@ def reports(options: argparse.Namespace) -> Iterator[Report]:
     done, virtual, told = 0, 0.0, started
     context = multiprocessing.get_context("fork")
     with (
-        context.Pool(
-            options.jobs, _begin_worker, maxtasksperchild=RUNS_PER_PROCESS
-        ) as pool,
+        context.Pool(options.jobs, _begin_worker) as pool,
         bar,
     ):
         task = bar.add_task("", total=seeds, hours=0.0)
@@ -243,11 +239,11 @@ def explain(options: argparse.Namespace, report: Report) -> None:
     run(case, lines.append)
     console.print(f"\nseed {seed}, {len(case.faults)} faults:")
     for fault in case.faults:
-        console.print(f"  {fault}")
+        console.print(f"  {fault}", markup=False)
     console.print(f"the last {TAIL_LINES} lines of {len(lines)}:")
     for line in lines[-TAIL_LINES:]:
         console.print(f"  {line}", markup=False)
-    console.print(f"\n[red]violated[/]: {report.violation}", markup=True)
+    console.print(f"\n[red]violated[/]: {escape(str(report.violation))}")
     console.print(
         f"again: python -m kvdb.simulation --seed {seed}"
         f" --seconds {options.seconds:g} --trace"

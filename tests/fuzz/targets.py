@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -54,7 +54,7 @@ from kvdb.peer.snapshots import decode_result, encode_result
 from kvdb.raft.confchange import as_v2, decode_conf_change, encode_conf_change
 from kvdb.raft.messages import ConfState, Entry, EntryType, HardState
 from kvdb.rest.channel import MAX_HELD_BYTES
-from kvdb.rest.site import RestSettings, Site, make_site
+from kvdb.rest.site import BoundedRequest, RestSettings, Site, make_site
 from kvdb.simulation.filesystem import SimulatedFileSystem
 from kvdb.storage.log import Log, UnknownFormat
 from kvdb.storage.records import (
@@ -669,20 +669,20 @@ def http(data: bytes) -> None:
 @cache
 def _server() -> tuple[Site, LocalDatabase, Clock, list[int]]:
     """
-    The server that all runs share, for to make one is slow and leaves classes
-    behind; and the statuses that it answers with, as they come.
+    The server that all runs share, for to make one is slow; and the statuses that
+    it answers with, as they come.
     """
     database, clock = LocalDatabase(), Clock()
-    site = make_site(database, clock, _HTTP)
+    site: Any = make_site(database, clock, _HTTP)
     codes: list[int] = []
-    base: Any = site.requestFactory
+    made = site.requestFactory
 
-    class Watched(base):  # type: ignore[misc]
+    class Watched(BoundedRequest):
         def setResponseCode(self, code: int, message: bytes | None = None) -> None:
             codes.append(code)
             super().setResponseCode(code, message)
 
-    site.requestFactory = Watched
+    site.requestFactory = partial(Watched, **made.keywords)
 
     @provider(ILogObserver)
     def watch(event: LogEvent) -> None:

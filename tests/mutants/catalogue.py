@@ -925,4 +925,12 @@ MUTANTS: Final = (
         "",
         tests="tests/rest/test_backing_up.py",
     ),
+    Mutant(
+        "each server has a class of requests of its own, which stays",
+        "rest/site.py",
+        "        requestFactory=partial(\n            BoundedRequest,",
+        "        requestFactory=partial(\n"
+        '            type("Request", (BoundedRequest,), {"clock": clock}),',
+        tests="tests/simulation/test_runs.py::test_nothing_of_a_run_stays_in_memory",
+    ),
 )

@@ -240,7 +240,7 @@ class Server:
         """A server, to which connections can be made."""
         fast = self.settings.fast_lane and FAST_LANE
         settings = evolve(self.settings, fast_lane=fast)
-        return make_site(self.database, self.clock, settings, guard_=self.guard)
+        return make_site(self.database, self.clock, settings, guard=self.guard)
 
     def connect(self) -> Conversation:
         """A connection."""

@@ -7,15 +7,18 @@ reaches all that is to be reached.
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 from collections import Counter
+from itertools import islice
 
 import pytest
 from attrs import evolve
 
 from kvdb.simulation.__main__ import main
+from kvdb.simulation.cluster import Cluster
 from kvdb.simulation.run import Case, run, shrink
 from kvdb.simulation.swarm import draw_case, not_reached
 
@@ -23,6 +26,10 @@ pytestmark = pytest.mark.logs_errors
 
 SEEDS = range(1, 81)
 PARTS = 8
+
+MAX_KEPT_OBJECTS = 2_000
+"""By how many objects a process may grow over 25 runs, each of which makes some
+100,000."""
 
 
 # Counting lines more than doubles what it takes: of the first part alone.
@@ -94,6 +101,36 @@ def test_a_violation_is_found_told_and_shrunk(
 def short(seed: int) -> Case:
     """A case of which many can be run."""
     return draw_case(seed, 10.0)
+
+
+@pytest.mark.no_cover
+def test_nothing_of_a_run_stays_in_memory() -> None:
+    """Neither its clusters nor, however many runs there are, anything of them."""
+
+    def objects() -> int:
+        gc.collect()
+        return len(gc.get_objects())
+
+    runs = map(short, range(1, 31))
+    for case in islice(runs, 5):  # and what is made once per process
+        run(case)
+    before = objects()
+    for case in runs:
+        run(case)
+    assert objects() - before < MAX_KEPT_OBJECTS
+    assert not [found for found in gc.get_objects() if type(found) is Cluster]
+
+
+def test_what_was_wrong_is_shown_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Be it in brackets, which are markup to who prints it."""
+    wrong = "members [all] differ, [/red] and [b'k', 5]"
+    case = evolve(short(3), faults=())
+    report = evolve(run(case), violation=wrong)
+    monkeypatch.setattr("kvdb.simulation.__main__.run", lambda *args: report)
+    assert main(["--seed", "3", "--no-shrink"]) == 1
+    assert f"violated: {wrong}" in capsys.readouterr().out
 
 
 def test_the_command_tells_what_was_run(capsys: pytest.CaptureFixture[str]) -> None:
