@@ -413,7 +413,15 @@ class HTTPService(Service):
         metrics.site = self.site
         security.when_access_changes = node.begin_watches_anew
         factory = security.for_clients(self.site)
-        self.port = self._host.listen(settings.port, factory, settings.host)
+        try:
+            self.port = self._host.listen(settings.port, factory, settings.host)
+        except CannotListenError as error:
+            # It was free when it was tried before the start.
+            raise Refused(
+                f"--port {settings.port} of --host {settings.host}: cannot listen there"
+                f" ({error.socketError}).  ss -ltnp tells who does: stop that, or take"
+                " another port"
+            ) from error
         address: Any = self.port.getHost()
         security.client_address = address.host
         everywhere = is_unspecified(settings.host)

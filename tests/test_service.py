@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 import pytest
 import treq
@@ -298,6 +299,27 @@ async def test_what_is_in_use_is_refused_before_anything_starts(nodes: Nodes) ->
     taken["data-dir"] = str(nodes.directory / "other")
     with pytest.raises(SystemExit, match=r"cannot listen there .* ss -ltnp tells who"):
         makeService(taken, Loop())
+
+
+@with_nodes(1)
+async def test_a_port_that_was_taken_since_it_was_tried_is_one_line(
+    nodes: Nodes,
+) -> None:
+    port: Any = nodes.running[1].http.port
+    taken = nodes.options(1, f"--port={port.getHost().port}")
+    taken["data-dir"] = str(nodes.directory / "other")
+    taken["cluster"] = {1: f"http://127.0.0.1:{free_ports(1)[0]}"}
+    ends: list[tuple[str, int]] = []
+    with (
+        patch("kvdb.service.check"),
+        patch("kvdb.host.RealHost.stop", lambda _, why, end: ends.append((why, end))),
+    ):
+        service = makeService(taken, Loop())
+        service.startService()
+        await service.stopService()
+    [(why, status)] = ends
+    assert status == 1
+    assert why.startswith(f"--port {port.getHost().port} of --host 127.0.0.1: cannot")
 
 
 def test_a_status_other_than_0_is_left_for_the_end(

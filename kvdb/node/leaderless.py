@@ -3,7 +3,8 @@ What the log says while no leader is known.
 
 A member that cannot win goes on asking, and the core tells of each attempt, several
 lines a second.  People want to know the one thing that they can do something about:
-which members are needed, and which of them this one reaches.
+which members are needed, and which of them this one reaches; or that it waits to be
+added.
 
 Rules: it is said when it has lasted a while, then once in a long time, and when it is
 over; meanwhile the core's attempts are for those who log at C{debug}.
@@ -17,7 +18,7 @@ from typing import Final
 from attrs import define
 from twisted.logger import Logger
 
-from kvdb.node.pump import Pump
+from kvdb.node.pump import NOT_ADDED, Pump
 from kvdb.raft.messages import NO_NODE
 
 log = Logger(namespace="kvdb.node")
@@ -36,11 +37,13 @@ class Leaderless:
 
     @ivar voters: ids of the members whose votes count.
     @ivar connected: ids of the members that a connection is up to.
+    @ivar url: this member's peer URL.
     """
 
     pump: Pump
     voters: Callable[[], Collection[int]]
     connected: Callable[[], Collection[int]]
+    url: str
     _since: float | None = None
     _next: float = 0.0
 
@@ -52,8 +55,11 @@ class Leaderless:
         elif self._since is None:
             self._since = now
             self._next = now + PATIENCE * self.pump.settings.election_timeout
-        elif now >= self._next and self.voters():
+        elif now >= self._next:
             self._next = now + REPEAT_SECONDS
+            if not self.voters():
+                self._tell_not_added()
+                return
             self.pump.core_log.repeats = True
             self._tell(now - self._since)
 
@@ -68,6 +74,15 @@ class Leaderless:
             voters=", ".join(map(str, voters)),
             node=self.pump.node_id,
             reached=", ".join(map(str, reached)) or "none of the others",
+        )
+
+    def _tell_not_added(self) -> None:
+        log.warn(
+            "{why}.  Add it by POST /{node} with the body {url} to any member, or"
+            " kvdbctl member add {node} {url}",
+            why=NOT_ADDED,
+            node=self.pump.node_id,
+            url=self.url,
         )
 
     def leader_changed(self) -> None:

@@ -143,7 +143,12 @@ class Node:
             Compaction(self.pump),
             self.failover,
             self.handover,
-            Leaderless(self.pump, self.changes.voters, self.network.connected),
+            Leaderless(
+                self.pump,
+                self.changes.voters,
+                self.network.connected,
+                self.identity.url,
+            ),
             self,
         )
 

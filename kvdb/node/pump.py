@@ -108,6 +108,10 @@ REMEDIES: Final[dict[type, str]] = {
 }
 """What to do where what was durable is found to be lost."""
 
+NOT_ADDED: Final = (
+    "this member waits to join: it was not added to the cluster yet, or no member"
+    " reaches its peer URL"
+)
 NO_LEADER: Final = "no leader is known: fewer than half of the members can be reached"
 
 
@@ -259,10 +263,15 @@ class Pump:
         self._turn_call = None
         try:
             self._propose_all()
-            self.reads.ask(self.clock.seconds(), self.raft.read_index)
+            self.reads.ask(self.clock.seconds(), self._read_index)
             self._advance()
         except Exception:
             self.fail(Failure())
+
+    def _read_index(self, context: bytes) -> None:
+        """Ask the leader; where none is known, that follows when one is."""
+        if self.leader != NO_NODE:
+            self.raft.read_index(context)
 
     def _tick(self) -> None:
         try:
@@ -278,7 +287,7 @@ class Pump:
             # and does not count the time until it would.
             self.raft.tick()
         self.proposals.expire(now, self.why_not())
-        self.reads.ask_again(now, self.raft.read_index, all_rounds=False)
+        self.reads.ask_again(now, self._read_index, all_rounds=False)
         self.reads.expire(now, self.why_not())
         self.forwarded.expire(now)
         for watcher in self.watchers:
@@ -306,6 +315,8 @@ class Pump:
         """Why nothing comes of a request, for people."""
         if self.writer.full is not None:
             return str(self.writer.full)
+        if not self.replica.store.members:
+            return NOT_ADDED
         if self.leader == NO_NODE:
             return NO_LEADER
         return f"the leader, member {self.leader}, did not answer in time"
@@ -600,9 +611,7 @@ class Pump:
             self._last_leader = state.leader
             self.leader_changes += 1
         # What was asked of the leader before is forgotten.
-        self.reads.ask_again(
-            self.clock.seconds(), self.raft.read_index, all_rounds=True
-        )
+        self.reads.ask_again(self.clock.seconds(), self._read_index, all_rounds=True)
         if not self.leading:
             self.gathering.stop()
         for watcher in self.watchers:

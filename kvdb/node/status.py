@@ -10,7 +10,7 @@ from attrs import evolve
 
 from kvdb import __version__
 from kvdb.interfaces import MemberStatus, NodeStatus
-from kvdb.node.pump import Pump
+from kvdb.node.pump import NOT_ADDED, Pump
 from kvdb.node.reports import Reports, own_role
 from kvdb.raft.messages import NO_NODE
 from kvdb.store.commands import Member
@@ -112,6 +112,8 @@ def alarms(pump: Pump, reports: Reports) -> Iterator[str]:
 
 
 def _warnings(pump: Pump, reports: Reports) -> Iterator[str]:
+    if not pump.replica.store.members:
+        yield NOT_ADDED
     voters = len(pump.raft.core.tracker.configuration.voters)
     if voters > 0 and voters % 2 == 0:
         yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
 from twisted.logger import (
     ILogObserver,
     LogEvent,
@@ -12,6 +13,7 @@ from twisted.logger import (
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import provider
 
+from kvdb.interfaces import Unavailable
 from kvdb.node.leaderless import PATIENCE, REPEAT_SECONDS
 from tests.node.cluster import Cluster
 
@@ -74,3 +76,35 @@ class LeaderlessTests(SynchronousTestCase):
         self.cluster.leader()
         self.cluster.run(1)
         self.assertEqual([x for x in self.said() if "no leader is known" in x], [])
+
+    def test_reads_without_a_leader_are_no_lines_of_the_log(self) -> None:
+        self.cluster.machines[2].stop()
+        self.cluster.machines[3].stop()
+        node = self.cluster.node(1)
+        timeout = self.cluster.settings.election_timeout
+        self.cluster.until(lambda: node.pump.leader == 0)
+        self.said()
+        barrier = node.read_barrier()
+        self.cluster.run((PATIENCE + 1) * timeout)
+        self.assertEqual([line for line in self.said() if "index reading" in line], [])
+        self.cluster.machines[2].start()
+        self.cluster.result(barrier)
+
+    def test_who_waits_to_be_added_says_so(self) -> None:
+        node = self.cluster.add(4).start()
+        timeout = self.cluster.settings.election_timeout
+        self.cluster.run((PATIENCE + 1) * timeout)
+        [line] = [line for line in self.said() if "waits to join" in line]
+        url = node.identity.url
+        self.assertIn(f"POST /4 with the body {url} to any member", line)
+        self.assertIn("waits to join", node.status().warnings[0])
+        failed = self.failureResultOf(self.fails(node.read_barrier()), Unavailable)
+        self.assertIn("waits to join", str(failed.value))
+        self.cluster.result(self.cluster.leader().add_member(4, url))
+        self.cluster.until(lambda: bool(node.replica.store.members))
+        self.assertEqual([w for w in node.status().warnings if "join" in w], [])
+
+    def fails(self, deferred: Deferred[None]) -> Deferred[None]:
+        """C{deferred}, once its time is up."""
+        self.cluster.run(self.cluster.settings.request_timeout + 1)
+        return deferred
