@@ -41,7 +41,9 @@ from kvdb.rest.lane import Counted, Lane, encode_answer
 from kvdb.rest.listing import Listing
 from kvdb.rest.members import Members
 from kvdb.rest.problems import Answer, Problem
+from kvdb.rest.turns import Turns
 from kvdb.rest.ui import Dashboard
+from kvdb.rest.unsent import Unsent
 from kvdb.rest.watching import Watching
 
 log = Logger(namespace="kvdb.rest")
@@ -233,6 +235,8 @@ class Site(server.Site):
         self._complaints = Complaints(self._clock, log)
         self._sweeping: IDelayedCall | None = None
         self.intake = Intake()
+        self.turns = Turns(self._clock)
+        self.unsent = Unsent(self._too_much_unsent)
         self.open: dict[Any, None] = {}
         self.counts: Counter[Counted] = Counter()
         self._took: dict[str, Durations] = {}
@@ -248,6 +252,13 @@ class Site(server.Site):
             " see --max-connections",
         )
         return True
+
+    def _too_much_unsent(self) -> None:
+        self._complaints.say(
+            "unsent",
+            "answers that clients do not read take up all room for them; the"
+            " connection that has not been read for longest was cut",
+        )
 
     def speaks_tls(self, peer: Any) -> None:
         """Somebody speaks TLS, and nobody here does."""
