@@ -226,7 +226,12 @@ class Site(server.Site):
     protocol: Any = FastChannel  # and none that could become HTTP/2
 
     def __init__(
-        self, lane: Lane | None, max_connections: int, *args: Any, **kwargs: Any
+        self,
+        lane: Lane | None,
+        turns: Turns,
+        max_connections: int,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._lane = lane
@@ -235,7 +240,7 @@ class Site(server.Site):
         self._complaints = Complaints(self._clock, log)
         self._sweeping: IDelayedCall | None = None
         self.intake = Intake()
-        self.turns = Turns(self._clock)
+        self.turns = turns
         self.unsent = Unsent(self._too_much_unsent)
         self.open: dict[Any, None] = {}
         self.counts: Counter[Counted] = Counter()
@@ -392,10 +397,11 @@ def make_site(
     @param exposition: its metrics; None where there are none.
     @param guard: who checks what is asked for, if anybody does.
     """
+    turns = Turns(clock)
     api = API(
         Keys(database, settings.max_key_bytes, settings.max_value_bytes),
         Members(database, clock),
-        Listing(database, settings.max_key_bytes),
+        Listing(database, settings.max_key_bytes, turns),
         Watching(database, clock, settings.max_key_bytes),
         BackingUp(database, clock),
         Dashboard(),
@@ -410,6 +416,7 @@ def make_site(
         )
     return Site(
         lane,
+        turns,
         settings.max_connections,
         RawPathResource(api.app),
         requestFactory=partial(

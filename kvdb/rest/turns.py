@@ -5,6 +5,8 @@ may spend on them: they go on in the turns that follow, the longest waiting firs
 Rules: a turn goes on with connections for L{TURN_SECONDS}, and with one at least;
 each is given its share (L{kvdb.rest.channel.TURN_BYTES}) and then waits behind the
 others.  So who sends many requests ahead delays the others by no more than that.
+Work that takes long, and that many wait to begin at the same moment, takes turns too
+(L{Turns.turn}).
 """
 
 from __future__ import annotations
@@ -12,17 +14,26 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-TURN_SECONDS: Final = 0.005
+TURN_SECONDS: Final = 0.003
 """Of one turn of the reactor, for requests that were sent ahead."""
 
 
 class Waiting(Protocol):
-    """A connection."""
+    """A connection, or what else waits."""
 
     def next_turn(self) -> None:
         """Go on."""
+
+
+@define(slots=True, eq=False)
+class _Turn:
+    done: Deferred[None]
+
+    def next_turn(self) -> None:
+        self.done.callback(None)
 
 
 @define(slots=True, eq=False)
@@ -47,6 +58,14 @@ class Turns:
         self._waiting[connection] = None
         if self._call is None:
             self._call = self.clock.callLater(0, self._next)
+
+    def turn(self) -> Deferred[None]:
+        """Fires while there is time in a turn, perhaps already in this one."""
+        if not self.is_over():
+            return succeed(None)
+        turn = _Turn(Deferred(lambda _: self.forget(turn)))
+        self.wait(turn)
+        return turn.done
 
     def forget(self, connection: Waiting) -> None:
         """It is lost."""
