@@ -364,7 +364,6 @@ def _call_of(request: Any) -> Call:
         if name in _ONCE and len(values) > 1:
             raise Problem(400, f"the header {name} stands there {len(values)} times")
         headers[name] = values[-1].decode("latin-1")
-    body = request.content.read()
     query = request.uri.partition(b"?")[2]
     # Twisted's own reading drops a parameter without "=".
     args = {
@@ -373,7 +372,9 @@ def _call_of(request: Any) -> Call:
             query.decode("latin-1"), keep_blank_values=True, encoding="latin-1"
         ).items()
     }
-    return Call(request.method, target_path(request.uri), args, headers, body)
+    return Call(
+        request.method, target_path(request.uri), args, headers, request.read_body
+    )
 
 
 def _deliver(request: Any, made: Answer | Stream) -> bytes | Deferred[bytes]:

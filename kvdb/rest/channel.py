@@ -84,6 +84,8 @@ class FastChannel(http.HTTPChannel):
     waiting = False
     _no_room = False  # twisted.web gets a request whose body is to be dropped
     _handling = False  # the last of them waits for its answer
+    _expecting = False  # the client waits for 100 Continue
+    _unread = False  # the last answer was made before all of the request had come
     _doing: tuple[bool, bool, bool, int] = (False, False, False, 0)
     _since = 0.0
 
@@ -347,13 +349,33 @@ class FastChannel(http.HTTPChannel):
         """The head of a request has come."""
         super().allHeadersReceived()
         request = self.requests[-1]
+        expects = request.requestHeaders.hasHeader(b"expect")
         if self._no_room:
             request.drop_body()
-        else:
+        elif self.length != 0 and (expects or request.claims_too_much):
+            request.begin_early()
+        if self.requests and not self._no_room:
             self._admit(request.longest_held)
+
+    def _send100Continue(self) -> None:
+        """See there: not before the head is known to be right."""
+        self._expecting = True
+
+    def ask_for_body(self) -> None:
+        """The head is right, and the body is wanted."""
+        if self._expecting:
+            self._expecting = False
+            super()._send100Continue()
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """See there."""
+        if not self.closing:
+            super().rawDataReceived(data)
 
     def allContentReceived(self) -> None:
         """A request has come, whole."""
+        if not self.requests:
+            return  # it was answered before
         self._whole += 1
         self._handling = True
         clock = self.site.turns.clock
@@ -365,7 +387,8 @@ class FastChannel(http.HTTPChannel):
 
     def requestDone(self, request: Any) -> None:
         """twisted.web has answered: have the connection back."""
-        self._handling = False
+        self._handling = self._expecting = False
+        self._unread = request.is_early
         if self._counted:
             self._release()
         # What came with the request, and is not part of it.
@@ -386,6 +409,14 @@ class FastChannel(http.HTTPChannel):
     def loseConnection(self) -> Any:
         """See there, as for all below: once what was written is sent."""
         self.closing = True
+        if self._unread:
+            # A socket that is closed with something unread is reset, and the
+            # client may lose the answer.  No transport in memory has halves.
+            self._unread = False
+            half = getattr(self.transport, "loseWriteConnection", None)
+            if half is not None:
+                self._networkProducer.unregisterProducer()
+                return half()
         return super().loseConnection()
 
     def pauseProducing(self) -> None:
