@@ -415,7 +415,7 @@ class FastChannel(http.HTTPChannel):
             self._unread = False
             half = getattr(self.transport, "loseWriteConnection", None)
             if half is not None:
-                self._networkProducer.unregisterProducer()
+                self.transport.unregisterProducer()
                 return half()
         return super().loseConnection()
 

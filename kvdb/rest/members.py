@@ -52,14 +52,25 @@ class Members:
 
     @inlineCallbacks
     def delete_root(self, call: Call) -> Generator[Deferred[Any], Any, Answer]:
-        """C{DELETE /ID}."""
+        """C{DELETE /ID}, where there is no key of that name."""
+        check_query(call.args, ())
+        name = call.path.decode()
+        member_id_of(call.path[1:])
+        yield self.database.read_barrier()
+        if self.database.get(call.path) is not None:
+            raise Problem(
+                409,
+                f"{name} is a key, and the address of a member; nothing was done",
+                f"The key is deleted as /_/kv{name}, the member is removed as"
+                f" /_/members{name}.",
+            )
         try:
             answer = yield self._remove(call, call.path[1:])
         except UnknownMember as error:
             raise Problem(
                 404,
                 str(error),
-                f"A key made of digits is deleted as /_/kv{call.path.decode()}.",
+                f"A key made of digits is deleted as /_/kv{name}.",
             ) from error
         return answer  # type: ignore[no-any-return]
 

@@ -218,7 +218,8 @@ class BoundedRequest(server.Request):
         if not self.is_early:
             return succeed(self.content.getvalue())
         self._body = Deferred()
-        self.channel.ask_for_body()
+        channel: Any = self.channel
+        channel.ask_for_body()
         return self._body
 
     def _fail_body(self, problem: Problem) -> None:
