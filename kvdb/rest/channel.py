@@ -400,7 +400,7 @@ class FastChannel(http.HTTPChannel):
             if rest:
                 self._held.insert(0, rest)
                 self.held_bytes += len(rest)
-            if self._spent > TURN_BYTES:
+            if self._spent > TURN_BYTES or (self._held and self.site.turns.is_over()):
                 self._wait_for_turn()
             if self._held and not self._taking:
                 self._go_on()

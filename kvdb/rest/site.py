@@ -229,7 +229,7 @@ class BoundedRequest(server.Request):
 
     def write(self, data: bytes) -> None:
         """See there: an answer before the end of the body is the last."""
-        if self.is_early and not self.startedWriting:
+        if self.is_early and not self.startedWriting and not self._disconnected:
             self.setHeader(b"connection", b"close")
             self.channel.persistent = False
         super().write(data)

@@ -47,17 +47,19 @@ class Turns:
 
     def is_over(self) -> bool:
         """Whether this turn has spent its time on requests that were sent ahead."""
-        now = self.clock.seconds()
         if self._call is None:
-            self._until = now + TURN_SECONDS
-            self._call = self.clock.callLater(0, self._next)
-        return now >= self._until
+            self._begin()
+        return self.clock.seconds() >= self._until
+
+    def _begin(self) -> None:
+        self._until = self.clock.seconds() + TURN_SECONDS
+        self._call = self.clock.callLater(0, self._next)
 
     def wait(self, connection: Waiting) -> None:
         """Have C{connection} go on in another turn."""
         self._waiting[connection] = None
         if self._call is None:
-            self._call = self.clock.callLater(0, self._next)
+            self._begin()
 
     def turn(self) -> Deferred[None]:
         """Fires while there is time in a turn, perhaps already in this one."""
