@@ -320,7 +320,9 @@ class Together(SynchronousTestCase):
 
         complaints: list[None] = []
         unsent = Unsent(lambda: complaints.append(None))
-        a, b, c = (One() for _ in range(3))
+        a: Any = One()
+        b: Any = One()
+        c: Any = One()
         unsent.hold(a, 4)
         unsent.hold(b, 4)
         unsent.hold(a, 2)
