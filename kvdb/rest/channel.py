@@ -438,12 +438,12 @@ class FastChannel(http.HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """See there."""
         self._aside, self._asked = True, False
+        if self._counted:
+            self._release()
         self._held.clear()
         self.held_bytes = 0
         self.site.turns.forget(self)
         self.site.unsent.release(self)
-        if self._counted:
-            self._release()
         super().connectionLost(reason)
 
     def timeoutConnection(self) -> None:

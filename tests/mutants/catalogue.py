@@ -742,7 +742,7 @@ MUTANTS: Final = (
         "a member is removed where a key of its name is meant",
         "rest/members.py",
         "        if self.database.get(call.path) is not None:\n",
-        "        if self.database.get(call.path) is None is not None:\n",
+        "        if self.database.get(call.path[1:]) is not None:\n",
         tests="tests/rest/test_surface.py",
     ),
     Mutant(

@@ -113,9 +113,8 @@ class Heads(SynchronousTestCase):
                 talk.say(head(line, headers, length))
                 self.assertEqual(talk.transport.value(), CONTINUE, line)
                 talk.transport.clear()
-                if length is None:
-                    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-                for byte in body:
+                chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+                for byte in body if length is not None else chunks:
                     self.assertEqual(talk.replies(), [])
                     talk.say(bytes([byte]))
                 talk.say(b"GET /version HTTP/1.1\r\nHost: n\r\n\r\n")
