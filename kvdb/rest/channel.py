@@ -402,9 +402,10 @@ class FastChannel(http.HTTPChannel):
                 self.held_bytes += len(rest)
             if self._spent > TURN_BYTES or (self._held and self.site.turns.is_over()):
                 self._wait_for_turn()
-            if self._held and not self._taking:
-                self._go_on()
-            self._regulate()
+            if self._held:
+                if not self._taking:
+                    self._go_on()
+                self._regulate()
 
     def loseConnection(self) -> Any:
         """See there, as for all below: once what was written is sent."""
