@@ -17,6 +17,10 @@ ASKED_BYTES = 128 << 10
 """What each connection sends ahead."""
 
 MOST_MEMORY_MIB = 150
+CONNECTIONS = 250
+"""Which would hold as many mebibytes."""
+
+MOST_TOGETHER_MIB = 220
 LIVE_SECONDS = 1.0
 """Within which a node is to answer beside all that; far more than it needs, for
 other tests run on the same machine."""
@@ -33,14 +37,14 @@ ASKED = (
 )
 
 
-def greedy(node: Process, line: bytes) -> socket.socket:
+def greedy(node: Process, line: bytes, asked_bytes: int = ASKED_BYTES) -> socket.socket:
     """A client that has sent all that is taken of it."""
     client = socket.create_connection(("127.0.0.1", node.port))
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.settimeout(0.2)
     request = line + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with contextlib.suppress(TimeoutError):
-        client.sendall(request * (ASKED_BYTES // len(request)))
+        client.sendall(request * max(1, asked_bytes // len(request)))
     return client
 
 
@@ -64,3 +68,16 @@ def test_memory_is_bounded_and_the_node_answers(tmp_path: Path) -> None:
         assert node.get("w") == b"value"
         assert peak_mib(node) < MOST_MEMORY_MIB
         assert node.status()["term"] == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
+def test_memory_is_bounded_for_all_connections_together(tmp_path: Path) -> None:
+    """Those that were not read for longest are cut, and what they held is free."""
+    with local_cluster(tmp_path, 1) as cluster, contextlib.ExitStack() as clients:
+        node = cluster.leader()
+        assert node.put("v", bytes(VALUE_BYTES)).status == 204
+        for _ in range(CONNECTIONS):
+            clients.enter_context(contextlib.closing(greedy(node, ASKED[1], 4096)))
+        assert node.get("v") == bytes(VALUE_BYTES)
+        assert "has not been read for longest was cut" in node.log
+        assert peak_mib(node) < MOST_TOGETHER_MIB

@@ -725,6 +725,13 @@ MUTANTS: Final = (
         tests="tests/rest/test_unsent.py",
     ),
     Mutant(
+        "what is unsent is kept until its connection is collected",
+        "rest/eager.py",
+        '        self._tempDataLen = 0\n        self.dataBuffer = b""\n',
+        "        self._tempDataLen = 0\n",
+        tests="tests/rest/test_eager.py",
+    ),
+    Mutant(
         "a large change is told to all who watch it in one turn",
         "node/watches.py",
         "            if turn.is_full:\n                return False\n",
