@@ -727,8 +727,8 @@ MUTANTS: Final = (
     Mutant(
         "what is unsent is kept until its connection is collected",
         "rest/eager.py",
-        '        self._tempDataLen = 0\n        self.dataBuffer = b""\n',
-        "        self._tempDataLen = 0\n",
+        "        self._tempDataBuffer = []\n",
+        "",
         tests="tests/rest/test_eager.py",
     ),
     Mutant(
