@@ -142,6 +142,11 @@ class Guard:
         self._wrong.clear()
         self.forgotten()
 
+    @property
+    def generation(self) -> int:
+        """How often the access file has changed."""
+        return self._generation
+
     def known(self, header: bytes) -> Principal | None:
         """Who shows this C{Authorization}, if that was found out before."""
         return self._right.get(self._digest(header))

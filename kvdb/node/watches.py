@@ -18,6 +18,8 @@ Rules:
 * all who are behind go through history together, however many they are, and
   those who come meanwhile begin when the others have reached what was the newest
   change at their start: nobody waits for readers that never catch up;
+* what is told in one turn is bounded in changes and in bytes; the watches that a
+  change was not told to in its turn are told it in the next;
 * a node that knows no leader would keep its watches waiting for nothing, so it
   ends them.
 """
@@ -50,6 +52,9 @@ SLICE_EVENTS: Final = 500
 MAX_TOLD_PER_TURN: Final = 2_000
 """Changes told in one turn, each to one watch, and the rest of the last change."""
 
+MAX_TOLD_BYTES_PER_TURN: Final = 1 << 20
+"""Their keys and values, beside the last of them."""
+
 PROGRESS_SECONDS: Final = 10.0
 """How often a watch that is live hears how far it is."""
 
@@ -67,6 +72,32 @@ class State(enum.Enum):
     BEHIND = enum.auto()
     PAUSED = enum.auto()
     ENDED = enum.auto()
+
+
+@define(slots=True, eq=False)
+class Turn:
+    """What was told in one turn of the reactor."""
+
+    _changes: int = 0
+    _bytes: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no other change is to be told in it."""
+        return self._changes >= MAX_TOLD_PER_TURN or self.is_full
+
+    @property
+    def is_full(self) -> bool:
+        """Whether this change is not to be told to one more watch either."""
+        return self._bytes > MAX_TOLD_BYTES_PER_TURN
+
+    def count(self, change: Change) -> None:
+        """C{change} was told to one more watch."""
+        self._changes += 1
+        self._bytes += len(change.key)
+        for record in (change.record, change.replaced):
+            if record is not None:
+                self._bytes += len(record.value)
 
 
 @define(slots=True, eq=False)
@@ -274,16 +305,13 @@ class Watches:
         self._told = self.store.revision
 
     def _tell_live(self) -> None:
-        told = 0
+        turn = Turn()
         try:
             for revision, event in self.store.events(self._told):
-                if told >= MAX_TOLD_PER_TURN:
+                watches = self._live.matching(event.key)
+                if watches and not self._tell(watches, revision, event, turn):
                     self._fall_behind()
                     return
-                watches = self._live.matching(event.key)
-                if watches:
-                    self._tell(watches, revision, event)
-                    told += len(watches)
                 self._told = revision
         except Compacted:
             # A snapshot took the store's place, or no history is kept at all.
@@ -293,7 +321,7 @@ class Watches:
         """Tell nobody more in this turn: history has it."""
         for watch in list(self._live.watches):
             self._remove(watch)
-            watch.position = self._told
+            watch.position = max(watch.position, self._told)
             watch.state = State.BEHIND
             self._behind[watch] = None
         self._wake()
@@ -305,12 +333,23 @@ class Watches:
             assert record is not None, f"no record of revision {revision}"
         return Change(revision, event.key, record, event.previous, event.time_ms)
 
-    def _tell(self, watches: list[Watch], revision: int, event: Event) -> None:
+    def _tell(
+        self, watches: list[Watch], revision: int, event: Event, turn: Turn
+    ) -> bool:
+        """
+        Tell a change to C{watches}, as far as the turn goes.
+
+        @return: whether it was told to all of them.
+        """
+        if turn.is_over:
+            return False
         plain: Change | None = None
         whole: Change | None = None  # made for those who ask for it
         for watch in watches:
             if watch.state not in (State.LIVE, State.BEHIND):
                 continue  # ended by another
+            if turn.is_full:
+                return False
             if plain is None:
                 plain = self._change(revision, event)
             change = plain
@@ -320,7 +359,9 @@ class Watches:
                 change = whole
             watch.position = revision
             self.told_events += 1
+            turn.count(change)
             watch.listener.changed(change)
+        return True
 
     def ticked(self, has_leader: bool, patience: float) -> None:
         """
@@ -386,7 +427,7 @@ class Watches:
             if self._cursor >= self._goal:
                 for watch in list(self._reading.watches):
                     self._remove(watch)
-                    watch.position = self._cursor
+                    watch.position = max(watch.position, self._cursor)
                     self._place(watch)
         if self._behind:
             self._wake()
@@ -413,20 +454,15 @@ class Watches:
 
     def _read_on(self) -> int:
         """The revision up to which a slice was read."""
-        told = 0
+        turn = Turn()
         for count, (revision, event) in enumerate(self.store.events(self._cursor)):
-            if (
-                count == SLICE_EVENTS
-                or told >= MAX_TOLD_PER_TURN
-                or not self._reading.watches
-            ):
+            if count == SLICE_EVENTS or not self._reading.watches:
                 return revision - 1
             watches = [
                 watch
                 for watch in self._reading.matching(event.key)
                 if watch.position < revision
             ]
-            if watches:
-                self._tell(watches, revision, event)
-                told += len(watches)
+            if watches and not self._tell(watches, revision, event, turn):
+                return revision - 1
         return self.store.revision

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
+from attrs import evolve
 from klein import Klein
 from klein.resource import KleinResource
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -70,7 +71,7 @@ class RawPathResource(KleinResource):
             path = target_path(request.uri)
         except Problem:
             path = b"/"  # to the handler of keys, which refuses it
-        if not is_reserved(path):
+        if not is_reserved(path) or path.startswith(KV_PREFIX):
             # One for all keys, which are read from the request itself: the router
             # takes slashes off a path's beginning, and //health is a key.
             path = b"/key"
@@ -193,19 +194,16 @@ class API:
 
     # Keys, and members as in the original.
 
-    @app.route("/_/kv/<path:rest>", methods=["GET"])
     @app.route("/<path:rest>", methods=["GET"])
     def get(self, request: Request, rest: str) -> Deferred[bytes]:
         """Read a key."""
         return answer(request, lambda call: self.keys.get(_of_key(call)))
 
-    @app.route("/_/kv/<path:rest>", methods=["PUT"])
     @app.route("/<path:rest>", methods=["PUT"])
     def put(self, request: Request, rest: str) -> Deferred[bytes]:
         """Write a key."""
         return answer(request, lambda call: self.keys.put(_of_key(call)))
 
-    @app.route("/_/kv/<path:rest>", methods=["DELETE"])
     @app.route("/<path:rest>", methods=["DELETE"])
     def delete(self, request: Request, rest: str) -> Deferred[bytes]:
         """Delete a key, or a member where the path is a number."""
@@ -337,11 +335,36 @@ def answer(request: Request, handle: Handler) -> Deferred[bytes]:
         if guard is None:
             return handle(call)
         address = str(getattr(request.getClientAddress(), "host", ""))
-        allowed: Deferred[Any] = check_access(guard, call, address)
-        return allowed.addCallback(lambda _: handle(call))
+        generation = guard.generation
+
+        def check(made: Any) -> Any:
+            """Again, for what was allowed before it had to wait."""
+            if guard.generation == generation:
+                return made
+            allowed: Deferred[Any] = check_access(guard, call, address)
+            return allowed.addCallback(lambda _: made)
+
+        def check_stream(made: Answer | Stream) -> Any:
+            if isinstance(made, Answer):
+                return made
+            checked = maybeDeferred(check, made)
+            return checked.addErrback(_drop, made)
+
+        def handle_it(_: object) -> Any:
+            waiting = evolve(call, read=lambda: call.read().addCallback(check))
+            done: Deferred[Any] = maybeDeferred(handle, waiting)
+            return done.addCallback(check_stream)
+
+        return check_access(guard, call, address).addCallback(handle_it)
 
     done: Deferred[Any] = maybeDeferred(begin)
     return done.addErrback(answer_to).addCallback(partial(_deliver, request))
+
+
+def _drop(failure: Failure, stream: Stream) -> Failure:
+    """A stream is refused after all."""
+    stream.drop()
+    return failure
 
 
 _ONCE = frozenset(
@@ -364,7 +387,6 @@ def _call_of(request: Any) -> Call:
         if name in _ONCE and len(values) > 1:
             raise Problem(400, f"the header {name} stands there {len(values)} times")
         headers[name] = values[-1].decode("latin-1")
-    body = request.content.read()
     query = request.uri.partition(b"?")[2]
     # Twisted's own reading drops a parameter without "=".
     args = {
@@ -373,7 +395,9 @@ def _call_of(request: Any) -> Call:
             query.decode("latin-1"), keep_blank_values=True, encoding="latin-1"
         ).items()
     }
-    return Call(request.method, target_path(request.uri), args, headers, body)
+    return Call(
+        request.method, target_path(request.uri), args, headers, request.read_body
+    )
 
 
 def _deliver(request: Any, made: Answer | Stream) -> bytes | Deferred[bytes]:
@@ -386,6 +410,9 @@ def _deliver(request: Any, made: Answer | Stream) -> bytes | Deferred[bytes]:
     # What is cut off must not look like the next answer's beginning.
     request.setHeader(b"connection", b"close")
     request.channel.persistent = False
+    if request.method == b"HEAD":
+        made.drop()
+        return b""
     return Sink(request, made.clock).start(made)
 
 

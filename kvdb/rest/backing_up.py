@@ -20,7 +20,6 @@ from twisted.logger import Logger
 from kvdb.interfaces import Backup, Database
 from kvdb.rest.call import Call
 from kvdb.rest.parsing import check_query, consistency_of
-from kvdb.rest.problems import Answer
 from kvdb.rest.streaming import Sink, Source, Stream
 
 log = Logger(namespace="kvdb.rest")
@@ -39,13 +38,11 @@ class BackingUp:
     clock: IReactorTime
 
     @inlineCallbacks
-    def get(self, call: Call) -> Generator[Deferred[None], None, Answer | Stream]:
+    def get(self, call: Call) -> Generator[Deferred[None], None, Stream]:
         """The stream, or why there is none."""
         check_query(call.args, ("consistency",))
         if consistency_of(call.args):
             yield self.database.read_barrier()
-        if call.method == b"HEAD":
-            return Answer(200, headers={b"content-type": BACKUP_TYPE})
         backup = self.database.open_backup()
         name = f"kvdb-{backup.cluster_id:016x}-{backup.revision}.backup"
         headers = {
@@ -55,7 +52,8 @@ class BackingUp:
             b"x-kvdb-revision": b"%d" % backup.revision,
             b"x-kvdb-cluster-id": b"%016x" % backup.cluster_id,
         }
-        return Stream(headers, self.clock, Sending(self.clock, backup).begin)
+        begin = Sending(self.clock, backup).begin
+        return Stream(headers, self.clock, begin, backup.close)
 
 
 @define(slots=True, eq=False)

@@ -11,6 +11,12 @@ Rules:
   whether it is still at the same.
 * One request at a time, in order.  What a client sends ahead is held up to
   L{MAX_HELD_BYTES}, then left in TCP.
+* No request is taken while the transport holds more than its own bound of what
+  was answered before (64 KiB, Twisted's C{bufferSize}).  So what a connection has
+  unsent is at most that and one answer.
+* What one turn of the reactor answers on a connection is at most L{TURN_BYTES} and
+  one answer, or L{TURN_SECONDS} of twisted.web's work and one request; the rest
+  waits for the next turn, and connections take turns (L{kvdb.rest.turns}).
 * A long body is read once there is room for it (L{kvdb.rest.intake}); the time
   until then is not its sender's.
 """
@@ -26,6 +32,7 @@ from twisted.web import http
 
 from kvdb.rest.intake import SHORT_BODY_BYTES
 from kvdb.rest.lane import MEASURED, Lane
+from kvdb.rest.turns import TURN_SECONDS
 from kvdb.store.commands import Outcome, Put
 
 log = Logger(namespace="kvdb.rest")
@@ -38,6 +45,9 @@ _NO_TLS: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
 
 MAX_HELD_BYTES: Final = 1 << 16
 """What a client may send ahead of an answer, beside one read of the socket."""
+
+TURN_BYTES: Final = 2 << 20
+"""Of answers to one connection in one turn of the reactor, beside the last."""
 
 
 class FastChannel(http.HTTPChannel):
@@ -59,7 +69,10 @@ class FastChannel(http.HTTPChannel):
     _begun = 0.0  # when it was asked, of one that is measured
     _reading = b""  # the key that it reads; empty for a write
     _taking = False  # a loop takes what is held
-    _full = False  # the client does not take what it asked for
+    _full = False  # the transport holds more than its bound
+    _queued = False  # the next request waits for another turn
+    _spent = 0.0  # of what a turn may answer, in bytes
+    _writing = 0  # how long what was written last is, in bytes
     _held: list[bytes]
     held_bytes = 0
     _needed_bytes = 0
@@ -71,6 +84,8 @@ class FastChannel(http.HTTPChannel):
     waiting = False
     _no_room = False  # twisted.web gets a request whose body is to be dropped
     _handling = False  # the last of them waits for its answer
+    _expecting = False  # the client waits for 100 Continue
+    _unread = False  # the last answer was made before all of the request had come
     _doing: tuple[bool, bool, bool, int] = (False, False, False, 0)
     _since = 0.0
 
@@ -90,7 +105,7 @@ class FastChannel(http.HTTPChannel):
             return False
         if self._aside:
             return not self._handling
-        return bool(self._held) and not self._asked
+        return bool(self._held) and not (self._asked or self._full or self._queued)
 
     def doing_so_for(self, now: float) -> float:
         """
@@ -121,13 +136,13 @@ class FastChannel(http.HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         """See L{IProtocol<twisted.internet.interfaces.IProtocol>}."""
         if self._aside:
-            if not self.closing:
+            if self._handling:
+                self._hold_ahead(data)
+            elif not self.closing:
                 super().dataReceived(data)
                 self._wait_on()
-        elif self._asked:
-            self._hold(data)
-            if self.held_bytes > MAX_HELD_BYTES:
-                self.transport.pauseProducing()
+        elif self._asked or self._full or self._queued:
+            self._hold_ahead(data)
         elif self._held:
             self._hold(data)
             self._go_on()
@@ -139,6 +154,21 @@ class FastChannel(http.HTTPChannel):
         self._held.append(data)
         self.held_bytes += len(data)
 
+    def _hold_ahead(self, data: bytes) -> None:
+        """Hold what waits for the answer to what came before."""
+        if not self.closing:
+            self._hold(data)
+            self._regulate()
+
+    def _regulate(self) -> None:
+        """Leave in TCP what cannot be taken now."""
+        if self.closing:
+            return
+        if self.held_bytes > MAX_HELD_BYTES or self.waiting:
+            self.transport.pauseProducing()
+        elif not self._full:
+            self.transport.resumeProducing()
+
     def _go_on(self) -> None:
         """Take what is held, as far as it goes."""
         self._taking = True
@@ -146,13 +176,45 @@ class FastChannel(http.HTTPChannel):
             self._held
             and not self._asked
             and not self._aside
+            and not self._full
+            and not self._queued
+            and not self.closing
             and self.held_bytes >= self._needed_bytes
         ):
             data = b"".join(self._held)
             self._held.clear()
             self.held_bytes = self._needed_bytes = 0
             self._take(data)
+            if self._held and not self._asked and self.site.turns.is_over():
+                self._wait_for_turn()
         self._taking = False
+
+    # What a turn may answer, and what may be unsent.
+
+    def write(self, data: bytes) -> None:
+        """See there: what twisted.web answers."""
+        self._writing = len(data)
+        self._spent += self._writing
+        super().write(data)
+
+    def writeSequence(self, iovec: Any) -> None:
+        """See there."""
+        self._writing = sum(map(len, iovec))
+        self._spent += self._writing
+        super().writeSequence(iovec)
+
+    def _wait_for_turn(self) -> None:
+        """This turn has answered enough here."""
+        if not self._queued and not self.closing:
+            self._queued = True
+            self.site.turns.wait(self)
+
+    def next_turn(self) -> None:
+        """See L{Waiting<kvdb.rest.turns.Waiting>}."""
+        self._queued = False
+        self._spent = 0.0
+        self._go_on()
+        self._regulate()
 
     def _take(self, data: bytes) -> None:
         """What begins with a request."""
@@ -260,15 +322,18 @@ class FastChannel(http.HTTPChannel):
         if self._begun:
             lane.took.observe(lane.clock.seconds() - self._begun)
             self._begun = 0.0
+        self._writing = len(answer)
+        self._spent += self._writing
         if self._held:
             # What follows may be answered at once, and must not come before.
             self.transport.write(answer)
         else:
             lane.send(self.transport, answer)
+        if self._spent > TURN_BYTES:
+            self._wait_for_turn()
         if self._held and not self._taking:
-            if self.held_bytes > MAX_HELD_BYTES and not self._full:
-                self.transport.resumeProducing()
             self._go_on()
+            self._regulate()
 
     # Taking turns with twisted.web.
 
@@ -284,49 +349,102 @@ class FastChannel(http.HTTPChannel):
         """The head of a request has come."""
         super().allHeadersReceived()
         request = self.requests[-1]
+        expects = request.requestHeaders.hasHeader(b"expect")
         if self._no_room:
             request.drop_body()
-        else:
+        elif self.length != 0 and (expects or request.claims_too_much):
+            request.begin_early()
+        if self.requests and not self._no_room:
             self._admit(request.longest_held)
+
+    def _send100Continue(self) -> None:
+        """See there: not before the head is known to be right."""
+        self._expecting = True
+
+    def ask_for_body(self) -> None:
+        """The head is right, and the body is wanted."""
+        if self._expecting:
+            self._expecting = False
+            super()._send100Continue()
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """See there."""
+        if not self.closing:
+            super().rawDataReceived(data)
 
     def allContentReceived(self) -> None:
         """A request has come, whole."""
+        if not self.requests:
+            return  # it was answered before
         self._whole += 1
         self._handling = True
+        clock = self.site.turns.clock
+        begun = clock.seconds()
         super().allContentReceived()
+        self._spent += TURN_BYTES * (clock.seconds() - begun) / TURN_SECONDS
+        if self._spent > TURN_BYTES:
+            self._wait_for_turn()
 
     def requestDone(self, request: Any) -> None:
         """twisted.web has answered: have the connection back."""
-        self._handling = False
+        self._handling = self._expecting = False
+        self._unread = request.is_early
         if self._counted:
             self._release()
+        # What came with the request, and is not part of it.
+        rest = b"".join(self._dataBuffer) + self.clearLineBuffer()
+        self._dataBuffer.clear()
         super().requestDone(request)
-        if self.persistent and not self.requests:
+        if self.persistent:
             self._aside = False
-            rest = self.clearLineBuffer()
             if rest:
-                self.dataReceived(rest)
+                self._held.insert(0, rest)
+                self.held_bytes += len(rest)
+            if self._spent > TURN_BYTES or (self._held and self.site.turns.is_over()):
+                self._wait_for_turn()
+            if self._held:
+                if not self._taking:
+                    self._go_on()
+                self._regulate()
 
     def loseConnection(self) -> Any:
         """See there, as for all below: once what was written is sent."""
         self.closing = True
+        if self._unread:
+            # A socket that is closed with something unread is reset, and the
+            # client may lose the answer.  No transport in memory has halves.
+            self._unread = False
+            half = getattr(self.transport, "loseWriteConnection", None)
+            if half is not None:
+                self.transport.unregisterProducer()
+                return half()
         return super().loseConnection()
 
     def pauseProducing(self) -> None:
         """See there."""
         self._full = True
+        self.site.unsent.hold(self, self._writing)
+        self._writing = 0
         super().pauseProducing()
 
     def resumeProducing(self) -> None:
         """See there."""
-        self._full = False
+        was_full, self._full = self._full, False
+        self.site.unsent.release(self)
         super().resumeProducing()
+        self._regulate()
+        if was_full and self._held and not (self._asked or self._handling):
+            self._wait_for_turn()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """See there."""
         self._aside, self._asked = True, False
         if self._counted:
             self._release()
+        self._held.clear()
+        self.held_bytes = 0
+        self.site.turns.forget(self)
+        self.site.unsent.release(self)
         super().connectionLost(reason)
 
     def timeoutConnection(self) -> None:

@@ -31,6 +31,15 @@ class EagerServer(tcp.Server):
         if sent < len(data):
             super().write(data[sent:])
 
+    def connectionLost(self, reason: Any) -> None:
+        """See there: what is unsent is dropped now, and not when all that knows the
+        connection is collected."""
+        super().connectionLost(reason)
+        self._tempDataBuffer = []
+        self._tempDataLen = 0
+        self.dataBuffer = b""
+        self.offset = 0
+
 
 class EagerPort(tcp.Port):
     """Listens for such connections."""

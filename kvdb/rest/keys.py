@@ -109,19 +109,16 @@ class Keys:
         return found(record)
 
     @inlineCallbacks
-    def put(self, call: Call) -> Generator[Deferred[Outcome], Outcome, Answer]:
+    def put(self, call: Call) -> Generator[Deferred[Any], Any, Answer]:
         """C{PUT}."""
         check_query(call.args, ())
         key = key_of(call.path, self.max_key_bytes)
-        if len(call.body) > self.max_value_bytes:
-            raise too_large(self.max_value_bytes, f"{len(call.body)} bytes")
-        command = Put(
-            key,
-            call.body,
-            condition_of(call.header("if-match"), call.header("if-none-match")),
-            idempotency_key_of(call.header("idempotency-key")),
-        )
-        outcome = yield self.database.write(command)
+        condition = condition_of(call.header("if-match"), call.header("if-none-match"))
+        token = idempotency_key_of(call.header("idempotency-key"))
+        value = yield call.read()
+        if len(value) > self.max_value_bytes:
+            raise too_large(self.max_value_bytes, f"{len(value)} bytes")
+        outcome = yield self.database.write(Put(key, value, condition, token))
         return written(outcome)
 
     @inlineCallbacks

@@ -60,6 +60,9 @@ _HARMLESS: Final = frozenset(
 )
 """Headers that change no answer."""
 
+MAX_BATCH_BYTES: Final = 1 << 20
+"""Answers to a batch that are made before they are sent, beside the last."""
+
 MEASURED: Final = 64
 """Of how many requests one is measured."""
 
@@ -169,6 +172,7 @@ class Lane:
     _lengths: dict[bytes, int] = field(factory=dict, repr=False)
     _principals: dict[bytes, Principal] = field(factory=dict, repr=False)
     _answers: list[tuple[Any, bytes]] | None = None
+    _answers_bytes: int = 0
     found: int = 0
     done: int = 0
     _others: Counter[Counted] = field(factory=Counter)
@@ -192,7 +196,12 @@ class Lane:
 
     def end(self) -> None:
         """See there."""
-        answers, self._answers = self._answers or (), None
+        self._send_batch()
+        self._answers = None
+
+    def _send_batch(self) -> None:
+        answers, self._answers = self._answers or (), []
+        self._answers_bytes = 0
         for transport, answer in answers:
             transport.write(answer)
 
@@ -202,6 +211,9 @@ class Lane:
             transport.write(answer)
         else:
             self._answers.append((transport, answer))
+            self._answers_bytes += len(answer)
+            if self._answers_bytes > MAX_BATCH_BYTES:
+                self._send_batch()
 
     @property
     def counts(self) -> Counter[Counted]:

@@ -25,6 +25,7 @@ from kvdb.rest.parsing import (
     parameter_of,
 )
 from kvdb.rest.problems import Answer, json_answer
+from kvdb.rest.turns import Turns
 from kvdb.store.commands import Record
 
 MAX_KEYS: Final = 1000
@@ -52,6 +53,7 @@ class Listing:
 
     database: Database
     max_key_bytes: int
+    turns: Turns
 
     @inlineCallbacks
     def get(self, call: Call) -> Generator[Deferred[Any], Any, Answer]:
@@ -66,6 +68,8 @@ class Listing:
         keys_only = flag_of(args, "keys_only")
         if linearizable:
             yield self.database.read_barrier()
+        # The reads of many may be answered in one turn.
+        yield self.turns.turn()
         revision, found, following = self._page(
             max(prefix, start), prefix_end(prefix), limit, keys_only
         )

@@ -32,7 +32,8 @@ class Members:
 
     # As in the original: POST /4 with the URL as body, DELETE /3.
 
-    def post_root(self, call: Call) -> Deferred[Answer]:
+    @inlineCallbacks
+    def post_root(self, call: Call) -> Generator[Deferred[Any], Any, Answer]:
         """C{POST /ID}."""
         check_query(call.args, ())
         text = call.path[1:]
@@ -43,18 +44,33 @@ class Members:
                 " the peer URL as body",
                 "A value is written with PUT.",
             )
-        return self._add(call, member_id_of(text), call.body, 204)
+        node_id = member_id_of(text)
+        token = idempotency_key_of(call.header("idempotency-key"))
+        url = yield call.read()
+        answer: Answer = yield self._add(node_id, url, token, 204)
+        return answer
 
     @inlineCallbacks
     def delete_root(self, call: Call) -> Generator[Deferred[Any], Any, Answer]:
-        """C{DELETE /ID}."""
+        """C{DELETE /ID}, where there is no key of that name."""
+        check_query(call.args, ())
+        name = call.path.decode()
+        member_id_of(call.path[1:])
+        yield self.database.read_barrier()
+        if self.database.get(call.path) is not None:
+            raise Problem(
+                409,
+                f"{name} is a key, and the address of a member; nothing was done",
+                f"The key is deleted as /_/kv{name}, the member is removed as"
+                f" /_/members{name}.",
+            )
         try:
             answer = yield self._remove(call, call.path[1:])
         except UnknownMember as error:
             raise Problem(
                 404,
                 str(error),
-                f"A key made of digits is deleted as /_/kv{call.path.decode()}.",
+                f"A key made of digits is deleted as /_/kv{name}.",
             ) from error
         return answer  # type: ignore[no-any-return]
 
@@ -67,15 +83,20 @@ class Members:
         members = [asdict(member) for member in status.members]
         return json_answer(200, {"members": members}, _leader_header(status.leader))
 
-    def post(self, call: Call) -> Deferred[Answer]:
+    @inlineCallbacks
+    def post(self, call: Call) -> Generator[Deferred[Any], Any, Answer]:
         """C{POST /_/members} with C{{"id": 4, "url": "http://..."}}."""
         check_query(call.args, ())
-        value = _json_object(call.body)
+        token = idempotency_key_of(call.header("idempotency-key"))
+        value = _json_object((yield call.read()))
         node_id, url = value.get("id"), value.get("url")
         if type(node_id) is not int or not isinstance(url, str):
             raise Problem(400, 'the body is {"id": NUMBER, "url": "http://host:port"}')
         number = member_id_of(str(node_id).encode())
-        return self._add(call, number, url.encode("utf-8", "replace"), 201)
+        answer: Answer = yield self._add(
+            number, url.encode("utf-8", "replace"), token, 201
+        )
+        return answer
 
     def delete(self, call: Call, node: bytes) -> Deferred[Answer]:
         """C{DELETE /_/members/ID}."""
@@ -83,7 +104,7 @@ class Members:
 
     @inlineCallbacks
     def _add(
-        self, call: Call, node_id: int, body: bytes, status: int
+        self, node_id: int, body: bytes, token: bytes, status: int
     ) -> Generator[Deferred[None], None, Answer]:
         try:
             url = body.decode("ascii").strip(" \t\r\n").rstrip("/")
@@ -96,7 +117,6 @@ class Members:
                 f"a member needs a peer URL: {problem}",
                 f"curl -d http://127.0.0.1:42379 -X POST .../{node_id}",
             )
-        token = idempotency_key_of(call.header("idempotency-key"))
         yield self.database.add_member(node_id, url, token)
         if status == 204:
             return Answer(204)
@@ -112,10 +132,11 @@ class Members:
         return Answer(204)
 
     @inlineCallbacks
-    def lead(self, call: Call) -> Generator[Deferred[int], int, Answer]:
+    def lead(self, call: Call) -> Generator[Deferred[Any], Any, Answer]:
         """C{POST /_/leader}, to whoever is best or C{{"id": 2}}."""
         check_query(call.args, ())
-        to = _json_object(call.body).get("id") if call.body.strip() else None
+        body = yield call.read()
+        to = _json_object(body).get("id") if body.strip() else None
         if to is not None and type(to) is not int:
             raise Problem(400, 'the body is empty or {"id": NUMBER}')
         leader = yield self.database.transfer_leadership(to)

@@ -23,6 +23,7 @@ from kvdb.store.commands import (
 )
 
 KV_PREFIX: Final = b"/_/kv/"
+UI_PREFIX: Final = b"/_/ui/"
 RESERVED_NAMES: Final = frozenset({b"/health", b"/metrics", b"/version", b"/_"})
 RESERVED_PREFIXES: Final = (b"/_/", b"/v3/")
 
@@ -39,17 +40,31 @@ _CHANGING = frozenset({b"PUT", b"POST", b"DELETE", b"PATCH"})
 
 def target_path(uri: bytes) -> bytes:
     """
-    The path of a request's target, as it was sent, without the query.
+    The path of a request's target, without the query: as it was sent, but for
+    kvdb's own addresses and members', which are decoded (a file of the dashboard has
+    one spelling).  HTTP libraries and
+    proxies decode on the way what another has encoded (RFC 3986, section 6.2.2),
+    so all spellings of one path must mean the same.
 
     The absolute form stands for its path (RFC 9112, section 3.2.2).
     """
     path = uri.partition(b"?")[0]
     if path.startswith(b"/"):
-        return path
+        return _one_spelling(path)
     scheme, separator, rest = path.partition(b"://")
     if separator and scheme.lower() in (b"http", b"https"):
-        return b"/" + rest.partition(b"/")[2]
+        return _one_spelling(b"/" + rest.partition(b"/")[2])
     raise Problem(400, "the request's target is neither a path nor a URL")
+
+
+def _one_spelling(path: bytes) -> bytes:
+    """See L{target_path}."""
+    if b"%" not in path or path.startswith(UI_PREFIX) or _BAD_PERCENT.search(path):
+        return path
+    decoded = unquote_to_bytes(path)
+    if is_reserved(decoded) or decoded[1:].isdigit():
+        return decoded.replace(b"%", b"%25")
+    return path
 
 
 def is_reserved(path: bytes) -> bool:

@@ -6,6 +6,9 @@ and dropped, so that its sender can hear why, and cut off when it is far beyond.
 
 Connections are bounded too, and once a second each is looked at:
 
+* a request whose sender waits for C{100 Continue}, or whose head claims more than
+  is read and dropped, is handled from its head: what the head alone shows to be
+  wrong is refused before a body is asked for, and the connection is closed;
 * a request must arrive within a bounded time, however it is dribbled;
 * when there are almost as many as there may be, those that ask nothing go
   sooner than they else would.
@@ -21,7 +24,7 @@ from heapq import nsmallest
 from typing import Any, Final
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
@@ -41,7 +44,9 @@ from kvdb.rest.lane import Counted, Lane, encode_answer
 from kvdb.rest.listing import Listing
 from kvdb.rest.members import Members
 from kvdb.rest.problems import Answer, Problem
+from kvdb.rest.turns import Turns
 from kvdb.rest.ui import Dashboard
+from kvdb.rest.unsent import Unsent
 from kvdb.rest.watching import Watching
 
 log = Logger(namespace="kvdb.rest")
@@ -93,8 +98,9 @@ WITH_BODY: Final = frozenset({b"PUT", b"POST"})
 STREAMS: Final = frozenset({"watch", "snapshot"})
 
 DRAIN_BYTES: Final = 64 << 20
-"""How much is read of a body that is too long, so that its sender gets to hear
-why; behind that the connection is cut."""
+"""How much is read of a body that is too long before its sender is told.  Behind
+that it is told and the connection closed; what still comes is dropped for
+L{LINGER_SECONDS}, for many senders read only when they have sent all."""
 
 
 @frozen(slots=True, kw_only=True)
@@ -133,6 +139,9 @@ class BoundedRequest(server.Request):
     transport: Any
     received = 0
     longest_held = 0
+    _early = False  # it is handled from its head
+    _whole = False
+    _body: Deferred[bytes] | None = None  # who waits for it
     _no_room = False
     _claimed: int | None = None
 
@@ -167,10 +176,67 @@ class BoundedRequest(server.Request):
         self.received += len(data)
         if self.received <= self.longest_held:
             self.content.write(data)
+            return
+        self.content = io.BytesIO()
+        if self._body is not None and self.received > self.max_body:
+            self._fail_body(self._too_large())
         elif self.received > DRAIN_BYTES:
-            self.transport.abortConnection()
-        else:
-            self.content = io.BytesIO()
+            if self._early:
+                self.transport.abortConnection()
+            else:
+                self.begin_early()
+
+    @property
+    def claims_too_much(self) -> bool:
+        """Whether its body would not be read to its end."""
+        return self._claimed is not None and self._claimed > DRAIN_BYTES
+
+    @property
+    def is_early(self) -> bool:
+        """Whether it is being handled, or was, and its body has not all come."""
+        return self._early and not self._whole
+
+    def begin_early(self) -> None:
+        """Handle it from its head."""
+        self._early = True
+        channel = self.channel
+        super().requestReceived(channel._command, channel._path, channel._version)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """See there: its body has come."""
+        self._whole = True
+        if not self._early:
+            super().requestReceived(command, path, version)
+        elif self._no_room:
+            self._fail_body(_NO_ROOM)
+        elif self._body is not None:
+            body, self._body = self._body, None
+            body.callback(self.content.getvalue())
+
+    def read_body(self) -> Deferred[bytes]:
+        """See L{Call<kvdb.rest.call.Call>}."""
+        if not self.is_early:
+            return succeed(self.content.getvalue())
+        self._body = Deferred()
+        channel: Any = self.channel
+        channel.ask_for_body()
+        return self._body
+
+    def _fail_body(self, problem: Problem) -> None:
+        if self._body is not None:
+            body, self._body = self._body, None
+            body.errback(problem)
+
+    def write(self, data: bytes) -> None:
+        """See there: an answer before the end of the body is the last."""
+        if self.is_early and not self.startedWriting and not self._disconnected:
+            self.setHeader(b"connection", b"close")
+            self.channel.persistent = False
+        super().write(data)
+
+    def _too_large(self) -> Problem:
+        size = self._claimed if self._claimed is not None else self.received
+        return too_large(self.max_body, f"{size} bytes")
 
     def drop_body(self) -> None:
         """There is no room for it, which its sender hears once it has come."""
@@ -181,13 +247,11 @@ class BoundedRequest(server.Request):
     def process(self) -> None:
         """See there."""
         if self._no_room:
-            self.write_and_finish(_NO_ROOM)
-            return
-        if self.received <= self.max_body:
+            self.write_and_finish(_NO_ROOM.answer())
+        elif max(self.received, self._claimed or 0) > self.max_body:
+            self.write_and_finish(self._too_large().answer())
+        else:
             super().process()
-            return
-        size = self._claimed if self._claimed is not None else self.received
-        self.write_and_finish(too_large(self.max_body, f"{size} bytes").answer())
 
     def write_and_finish(self, made: Any) -> None:
         """Answer without a resource."""
@@ -224,7 +288,12 @@ class Site(server.Site):
     protocol: Any = FastChannel  # and none that could become HTTP/2
 
     def __init__(
-        self, lane: Lane | None, max_connections: int, *args: Any, **kwargs: Any
+        self,
+        lane: Lane | None,
+        turns: Turns,
+        max_connections: int,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._lane = lane
@@ -233,6 +302,8 @@ class Site(server.Site):
         self._complaints = Complaints(self._clock, log)
         self._sweeping: IDelayedCall | None = None
         self.intake = Intake()
+        self.turns = turns
+        self.unsent = Unsent(self._too_much_unsent)
         self.open: dict[Any, None] = {}
         self.counts: Counter[Counted] = Counter()
         self._took: dict[str, Durations] = {}
@@ -248,6 +319,13 @@ class Site(server.Site):
             " see --max-connections",
         )
         return True
+
+    def _too_much_unsent(self) -> None:
+        self._complaints.say(
+            "unsent",
+            "answers that clients do not read take up all room for them; the"
+            " connection that has not been read for longest was cut",
+        )
 
     def speaks_tls(self, peer: Any) -> None:
         """Somebody speaks TLS, and nobody here does."""
@@ -362,7 +440,7 @@ _NO_ROOM: Final = Problem(
     "the bodies of other requests take up all room for them; nothing was done",
     "Slow down, and try again, or ask another member.",
     {b"retry-after": b"5"},
-).answer()
+)
 _TOO_SLOW: Final = plain_response(
     Problem(408, "the request took too long to arrive; nothing was done").answer()
 )
@@ -381,10 +459,11 @@ def make_site(
     @param exposition: its metrics; None where there are none.
     @param guard: who checks what is asked for, if anybody does.
     """
+    turns = Turns(clock)
     api = API(
         Keys(database, settings.max_key_bytes, settings.max_value_bytes),
         Members(database, clock),
-        Listing(database, settings.max_key_bytes),
+        Listing(database, settings.max_key_bytes, turns),
         Watching(database, clock, settings.max_key_bytes),
         BackingUp(database, clock),
         Dashboard(),
@@ -399,6 +478,7 @@ def make_site(
         )
     return Site(
         lane,
+        turns,
         settings.max_connections,
         RawPathResource(api.app),
         requestFactory=partial(

@@ -39,14 +39,17 @@ class Source(Protocol):
 @frozen(slots=True)
 class Stream:
     """
-    An answer whose body is written bit by bit; never the answer to a HEAD.
+    An answer whose body is written bit by bit.
 
     @ivar begin: called once with the sink; it may write at once.
+    @ivar drop: called in its place where the body is not wanted: for a HEAD, or
+        because the stream is refused after all.
     """
 
     headers: Mapping[bytes, bytes]
     clock: IReactorTime
     begin: Callable[[Sink], Source]
+    drop: Callable[[], None]
 
 
 @implementer(IPushProducer)

@@ -28,7 +28,7 @@ from kvdb.rest.parsing import (
     number_of,
     parameter_of,
 )
-from kvdb.rest.problems import Answer, Problem, problem_of
+from kvdb.rest.problems import Problem, problem_of
 from kvdb.rest.streaming import Sink, Source, Stream
 
 MAX_REVISION: Final = 2**63 - 1
@@ -85,7 +85,7 @@ class Watching:
     _last: dict[bool, tuple[Change, bytes]] = field(factory=dict, init=False)
 
     @inlineCallbacks
-    def get(self, call: Call) -> Generator[Deferred[None], None, Answer | Stream]:
+    def get(self, call: Call) -> Generator[Deferred[None], None, Stream]:
         """The stream, or why there is none."""
         check_query(call.args, ("key", "prefix", "since", "previous"))
         key = parameter_of(call.args, "key", self.max_key_bytes)
@@ -96,14 +96,12 @@ class Watching:
         selection = Selection(key, prefix or b"", previous)
         since = _since_of(call)
         yield self.database.read_barrier()
-        if call.method == b"HEAD":
-            return Answer(200, headers=_HEADERS)
         reader = Reader(self, previous)
         try:
             reader.watch = self.database.watch(selection, since, reader)
         except ValueError as error:
             raise Problem(400, str(error)) from error
-        return Stream(_HEADERS, self.clock, reader.begin)
+        return Stream(_HEADERS, self.clock, reader.begin, reader.watch.cancel)
 
     def encoded(self, change: Change, previous: bool) -> bytes:
         """C{change} as an event; one that many watch is encoded once, and once more

@@ -119,6 +119,11 @@ class Secured(TLSMemoryBIOProtocol):
             clock = self.factory.clock
             self._closing = clock.callLater(CLOSE_SECONDS, self._cut)
 
+    def loseWriteConnection(self) -> None:
+        """See L{ITCPTransport<twisted.internet.interfaces.ITCPTransport>}: what is
+        read until the other side agrees is given to who speaks within."""
+        self.loseConnection()
+
     def _cut(self) -> None:
         self._closing = None
         self.abortConnection()

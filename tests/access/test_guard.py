@@ -282,7 +282,7 @@ class Identifying(SynchronousTestCase):
 
     def test_what_is_shown_of_it_in_an_error_is_no_secret(self) -> None:
         self.guard._key = b"the key of hashes"
-        call = Call(b"GET", b"/k", {}, {"authorization": "hunter2"}, b"")
+        call = Call(b"GET", b"/k", {}, {"authorization": "hunter2"}, Deferred)
         shown = repr((self.guard, self.guard.access, call))
         [user] = [u for u in self.guard.access.users.values() if u.principal.admin]
         for secret in (b"the key of hashes", user.hashed.hash, "hunter2"):

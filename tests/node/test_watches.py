@@ -297,6 +297,32 @@ class WatchesTests(SynchronousTestCase):
             self.assertEqual(heard.revisions, list(range(1, 21)))
             self.assertIs(heard.watch.state, State.LIVE)
 
+    def test_a_turn_tells_so_many_bytes_and_one_change(self) -> None:
+        """However many watch a change, and however many changes there are."""
+        world = self.world
+        self.patch(module, "MAX_TOLD_BYTES_PER_TURN", 20)
+        all_heard = [world.listen() for _ in range(3)]
+        world.put(*[b"/aaaa"] * 4)  # 13 bytes each, with its value
+        turns = 0
+        while any(heard.watch.state is not State.LIVE for heard in all_heard):
+            told = sum(len(heard.changes) for heard in all_heard)
+            self.assertLessEqual(told, 2 * (turns + 1))
+            world.turn()
+            turns += 1
+        self.assertGreaterEqual(turns, 5)
+        for heard in all_heard:
+            self.assertEqual(heard.revisions, [1, 2, 3, 4])
+
+    def test_the_value_before_counts_as_told(self) -> None:
+        world = self.world
+        self.patch(module, "MAX_TOLD_BYTES_PER_TURN", 1000)
+        world.carry_out(Put(b"/a", bytes(2000)))
+        heard = world.listen(replaced=True)
+        world.put(b"/a", b"/b")
+        self.assertEqual(heard.revisions, [2])
+        world.turns()
+        self.assertEqual(heard.revisions, [2, 3])
+
     def test_who_comes_late_does_not_wait_for_those_who_never_catch_up(self) -> None:
         world = self.world
         self.patch(module, "MAX_TOLD_PER_TURN", 10)
@@ -361,6 +387,7 @@ class WatchesTests(SynchronousTestCase):
         world = World()
         self.patch(module, "SLICE_EVENTS", 3)
         self.patch(module, "MAX_TOLD_PER_TURN", 4)
+        self.patch(module, "MAX_TOLD_BYTES_PER_TURN", source.choice([20, 200]))
         log: list[tuple[int, bytes]] = []
         begun: list[tuple[int, Heard]] = []
         keys = [b"/a", b"/a/b", b"/a/c", b"/b", b"/\xff"]
@@ -385,7 +412,7 @@ class WatchesTests(SynchronousTestCase):
                 _, heard = source.choice(begun)
                 heard.room = source.choice([None, 1, 3])
                 heard.watch.resume()
-        for _ in range(200):
+        for _ in range(600):
             for _, heard in begun:
                 heard.room = None
                 heard.watch.resume()

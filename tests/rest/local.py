@@ -191,8 +191,8 @@ class Reply:
 class Conversation:
     """One connection, in bytes."""
 
-    def __init__(self, site: Site) -> None:
-        self.transport = StringTransport()
+    def __init__(self, site: Site, transport: Any = None) -> None:
+        self.transport: Any = StringTransport() if transport is None else transport
         self.protocol: Any = site.buildProtocol(None)
         self.protocol.makeConnection(self.transport)
 

@@ -34,6 +34,13 @@ DELETE  /_/members/9            13333+1
 POST    /_/leader               13333+1
 POST    /9                      13333+1
 DELETE  /9                      13333+1
+DELETE  /%39                    13333+1
+DELETE  /_/members/%39          13333+1
+DELETE  /%5F%2fmembers/9        13333+1
+POST    /%39                    13333+1
+HEAD    /%5F/snapshot           13333+1
+PUT     /%5F/status             13333+1
+GET     /%5f/kv/%61pp/k         13+3331
 POST    /app/k                  13333+1
 GET     /metrics                1333+31
 POST    /metrics                13333+1

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from kvdb.rest.eager import BACKLOG, EagerPort, EagerServer
@@ -64,5 +65,42 @@ async def test_what_the_kernel_does_not_take_follows_in_order() -> None:
         transport.loseConnection()
         assert await reader.done == b"".join(sent) + b"end"
         transport.write(b"nobody hears this")
+    finally:
+        await port.stopListening()
+
+
+class Closing(Talker):
+    """It hears of its end."""
+
+    def connectionMade(self) -> None:
+        self.lost: Deferred[None] = Deferred()
+        super().connectionMade()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
+
+
+@timed(10)
+async def test_what_is_unsent_goes_with_the_connection() -> None:
+    """While something else still knows of it, as a cycle that is not collected."""
+    factory: Any = Factory.forProtocol(Closing)
+    factory.made = Deferred()
+    port = EagerPort(0, factory, BACKLOG, "127.0.0.1", reactor)
+    port.startListening()
+    try:
+        reader = Protocol()
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        await connectProtocol(endpoint, reader)
+        talker = await factory.made
+        reader.transport.pauseProducing()  # type: ignore[union-attr]
+        transport: Any = talker.transport
+        for _ in range(2):
+            transport.write(bytes(10 << 20))
+        transport.abortConnection()
+        await talker.lost
+        await deferLater(reactor, 0)
+        assert not transport.dataBuffer
+        assert not transport._tempDataBuffer
+        reader.transport.abortConnection()  # type: ignore[union-attr]
     finally:
         await port.stopListening()

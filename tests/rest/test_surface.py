@@ -380,6 +380,74 @@ class Addresses(SynchronousTestCase):
             self.assertEqual(server.ask("DELETE", path).status, 204, path)
         self.assertEqual(server.database.asked, [], "no member was touched")
 
+    def test_all_spellings_of_an_address_are_one(self) -> None:
+        """As libraries and proxies decode what others encode, and the other way."""
+        server = Server()
+        for method, plain, spellings in (
+            ("DELETE", "/3", ("/%33", "http://n/%33")),
+            ("DELETE", "/34", ("/%334", "/3%34", "/%33%34")),
+            ("DELETE", "/_/members/3", ("/%5F/members/%33", "/_%2Fmembers%2f3")),
+            ("POST", "/4", ("/%34",)),
+            ("GET", "/_/status", ("/%5F/status", "/%5f/%73tatus", "/_%2Fstatus")),
+            ("GET", "/health", ("/%68ealth",)),
+            ("PUT", "/health", ("/%68ealth",)),
+            ("POST", "/health", ("/%68ealth",)),
+            ("GET", "/_/kv?limit=1", ("/%5F/kv?limit=1",)),
+            ("PUT", "/_/kv/x", ("/%5F/kv/x", "/_%2Fkv/%78")),
+            ("PUT", "/v3/kv", ("/v%33/kv",)),
+            ("BREW", "/_/members/3", ("/%5F/members/3",)),
+        ):
+            body = b"http://127.0.0.1:1" if method in ("PUT", "POST") else None
+            expected = server.ask(method, plain, body)
+            asked = server.database.asked[-1:]
+            for spelling in spellings:
+                server.database.asked.clear()
+                reply = server.ask(method, spelling, body)
+                self.assertEqual(reply.status, expected.status, (method, spelling))
+                self.assertEqual(
+                    reply.headers.get("allow"), expected.headers.get("allow")
+                )
+                if asked and method in ("DELETE", "POST"):
+                    self.assertEqual(server.database.asked, asked, spelling)
+            server.database.asked.clear()
+
+    def test_all_spellings_of_a_key_are_one(self) -> None:
+        server = Server()
+        for number, spellings in enumerate(
+            (
+                ("/3", "/%33", "/_/kv/3", "/_/kv/%33", "/%5F/kv/3"),
+                ("//..", "/%2F..", "/%2f%2E%2E", "/_/kv/%2F.."),
+                ("//3", "/%2F3", "/%2f%33"),
+                ("/_/kv/_/status", "/_/kv/%5F/status", "/_%2Fkv%2F_%2Fstatus"),
+                ("/_/kv/%2533", "/%2533", "/_%2Fkv/%2533"),
+                ("/_/kv/%0A", "/%0A", "/_%2Fkv%2F%0A"),
+            )
+        ):
+            for spelling in spellings:
+                value = b"%d %b" % (number, spelling.encode())
+                self.assertEqual(server.ask("PUT", spelling, value).status, 204)
+                for other in spellings:
+                    self.assertEqual(server.ask("GET", other).body, value, other)
+        self.assertEqual(server.database.asked, [])
+
+    def test_where_there_is_a_key_of_digits_no_member_is_removed(self) -> None:
+        server = Server()
+        server.ask("PUT", "/3", b"value")
+        for spelling in ("/3", "/%33"):
+            refused = server.ask("DELETE", spelling)
+            self.assertEqual(refused.status, 409)
+            problem = json.loads(refused.body)
+            self.assertIn("nothing was done", problem["detail"])
+            self.assertIn("/_/kv/3", problem["hint"])
+            self.assertIn("/_/members/3", problem["hint"])
+        self.assertEqual(server.database.asked, [])
+        self.assertEqual(server.ask("GET", "/3").body, b"value")
+        self.assertEqual(server.ask("DELETE", "/_/kv/3").status, 204)
+        self.assertEqual(server.ask("DELETE", "/%33").status, 204)
+        self.assertEqual(server.database.asked, [("remove", 3, b"")])
+        server.database.failure = Unavailable("no leader")
+        self.assertEqual(server.ask("DELETE", "/3").status, 503)
+
     def test_methods_that_are_not_for_an_address(self) -> None:
         server = Server()
         every = "delete, get, head, post, put"
