@@ -19,8 +19,9 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IProtocolFactory
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import ILogObserver, Logger, LogLevel
 
+from kvdb import logs
 from kvdb.notify import READY, STOPPING, notify, status_line
 from kvdb.reloading import Files, RealFiles
 from kvdb.rest.eager import BACKLOG, EagerPort
@@ -90,9 +91,11 @@ class RealHost:
 
     @ivar reactor: the one that runs it.
     @ivar log_observer: where the log goes; None where the runner says so alone.
+    @ivar logs_json: whether it is JSON, and whatever is said beside it.
     """
 
     log_observer: ILogObserver | None = None
+    logs_json: bool = False
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
@@ -175,8 +178,21 @@ class RealHost:
         errors = sys.__stderr__
         with suppress(OSError, ValueError):
             if errors is not None:
-                errors.write(f"kvdb: {why}\n")
+                errors.write(self._last_line(why))
                 errors.flush()
+
+    def _last_line(self, why: str) -> str:
+        if not self.logs_json:
+            return f"kvdb: {why}\n"
+        return logs.json_line(
+            {
+                "log_time": self.time_of_day(),
+                "log_level": LogLevel.critical,
+                "log_namespace": log.namespace,
+                "log_format": "{why}",
+                "why": why,
+            }
+        )
 
     def _stop(self) -> None:
         try:

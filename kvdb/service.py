@@ -580,6 +580,7 @@ def makeService(options: Options, reactor: Any = None) -> Kvdb:
         options.parent, options["log-format"], options["log-level"], reactor
     )
     host.log_observer = kvdb.log_observer
+    host.logs_json = options["log-format"] == logs.JSON
     for line in ignored_variables():
         log.warn("{line}", line=line)
     return kvdb

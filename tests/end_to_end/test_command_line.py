@@ -212,7 +212,8 @@ def test_the_reason_of_a_failure_is_the_last_line(
     if "-n" in runner:
         assert done.returncode == 1
         assert reason in done.stderr.splitlines()[-1]
-        assert done.stderr.splitlines()[-1].startswith("kvdb: ")
+        start = '{"time"' if "json" in more else "kvdb: "
+        assert done.stderr.splitlines()[-1].startswith(start)
     else:
         until(lambda: not (tmp_path / "node.pid").exists(), "the daemon has ended")
     if log.exists():
