@@ -170,6 +170,18 @@ class _NodeCollector(Collector):
             "To apply a slice of entries to the store.",
             pump.applies,
         )
+        space = log.space()
+        if space is not None:
+            yield _gauge(
+                "kvdb_disk_free_bytes",
+                "Free bytes on the disk under the data directory.",
+                space.free,
+            )
+            yield _gauge(
+                "kvdb_disk_size_bytes",
+                "Size of the disk under the data directory, in bytes.",
+                space.total,
+            )
         yield _gauge("kvdb_store_size_bytes", "Of the store.", store.size_bytes)
         yield _gauge("kvdb_log_size_bytes", "Of the log.", log.size_bytes)
         yield _gauge("kvdb_store_revision", "The newest.", store.revision)

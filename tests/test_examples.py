@@ -61,7 +61,7 @@ def test_every_metric_is_there(tmp_path: Path) -> None:
         )
     queries = expressions()
     assert len(queries["dashboard"]) > 30
-    assert len(queries["alerts"]) == 16
+    assert len(queries["alerts"]) == 17
     for where, found in queries.items():
         for query in found:
             selectors = SELECTOR.findall(query)

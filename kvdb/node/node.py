@@ -31,6 +31,7 @@ from kvdb.interfaces import (
 from kvdb.node.backups import Backups, OpenBackup
 from kvdb.node.changes import Changes
 from kvdb.node.compaction import Compaction
+from kvdb.node.disk_space import DiskSpace
 from kvdb.node.failover import Failover
 from kvdb.node.handover import HandOver
 from kvdb.node.leaderless import Leaderless
@@ -141,6 +142,7 @@ class Node:
         self.pump.watchers = (
             self.changes,
             Compaction(self.pump),
+            DiskSpace(self.pump),
             self.failover,
             self.handover,
             Leaderless(

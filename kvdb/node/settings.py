@@ -27,6 +27,8 @@ class NodeSettings:
     @ivar history_revisions: how many revisions of history are kept.
     @ivar history_bytes: the same in bytes of history, whichever is less.
     @ivar segment_bytes: the size of a file of the log.
+    @ivar low_space_bytes: with less than this left on the disk there is an alarm; 0:
+        never.
     @ivar recent_bytes: entries of the log kept in memory, in bytes.
     """
 
@@ -43,6 +45,7 @@ class NodeSettings:
     history_bytes: int = 1 << 30
     segment_bytes: int = SEGMENT_BYTES
     recent_bytes: int = RECENT_BYTES
+    low_space_bytes: int = 256 << 20
 
     @property
     def election_timeout(self) -> float:

@@ -102,6 +102,9 @@ def _member_status(pump: Pump, reports: Reports, member: Member) -> MemberStatus
 def alarms(pump: Pump, reports: Reports) -> Iterator[str]:
     """What is wrong, each in a sentence that says what to do."""
     yield from reports.alarms
+    low = low_space(pump)
+    if low is not None:
+        yield low
     if pump.writer.full is not None:
         yield f"{pump.writer.full}; writes are refused until there is space again"
     if pump.stalled_for:
@@ -109,6 +112,19 @@ def alarms(pump: Pump, reports: Reports) -> Iterator[str]:
             f"the disk under {pump.replica.log.directory} has not answered for"
             f" {pump.stalled_for:.1f} s; this member does not lead until it does"
         )
+
+
+def low_space(pump: Pump) -> str | None:
+    """That the disk will be full soon, before it is."""
+    directory, bound = pump.replica.log.directory, pump.settings.low_space_bytes
+    space = pump.replica.log.space()
+    if pump.writer.full is not None or space is None or space.free >= bound:
+        return None
+    return (
+        f"{space.free >> 20} MiB are left on the disk under {directory}, of"
+        f" {space.total >> 20}: free some before writes are refused (--low-space"
+        f" {bound >> 20})"
+    )
 
 
 def _warnings(pump: Pump, reports: Reports) -> Iterator[str]:

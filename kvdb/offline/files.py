@@ -17,7 +17,7 @@ from typing import Final
 from attrs import define
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 
-from kvdb.storage.filesystem import DirectoryInUse, RealFileSystem, read_at
+from kvdb.storage.filesystem import DirectoryInUse, RealFileSystem, Space, read_at
 
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 """What is in the place of a file is not waited for, as a FIFO would be."""
@@ -135,6 +135,10 @@ class SharedLock:
 
 class Untouched:
     """Implements L{FileSystem<kvdb.storage.filesystem.FileSystem>}."""
+
+    def space_of(self, path: str) -> Space | None:
+        """Nothing is written, so nobody needs to know."""
+        return None
 
     def make_directory(self, path: str) -> None:
         """Forgotten."""

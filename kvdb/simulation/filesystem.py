@@ -20,10 +20,21 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 
-from kvdb.storage.filesystem import DirectoryInUse, DiskFull, File, Lock, SyncFailed
+from kvdb.storage.filesystem import (
+    DirectoryInUse,
+    DiskFull,
+    File,
+    Lock,
+    Space,
+    SyncFailed,
+)
 
 SECTOR_BYTES: Final = 512
 """A torn write is torn between sectors of this size."""
+
+
+TOTAL_BYTES: Final = 1 << 30
+"""How large a disk says that it is."""
 
 
 class Crashed(Exception):
@@ -334,8 +345,12 @@ class SimulatedFileSystem:
 
     # Files.
 
-    def make_directory(self, path: str) -> None:
+    def space_of(self, path: str) -> Space | None:
         """See there, as for all below."""
+        return None if self.space is None else Space(self.space, TOTAL_BYTES)
+
+    def make_directory(self, path: str) -> None:
+        """See there."""
         self.operate()
         self._directories.add(path)
 

@@ -28,7 +28,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Protocol
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -85,8 +85,24 @@ class Lock(Protocol):
         """Let others have it."""
 
 
+@frozen(slots=True)
+class Space:
+    """
+    Of the disk under a path, in bytes.
+
+    @ivar free: what this user may still take.
+    @ivar total: how large it is.
+    """
+
+    free: int
+    total: int
+
+
 class FileSystem(Protocol):
     """Files and directories, by path."""
+
+    def space_of(self, path: str) -> Space | None:
+        """What is left of the disk under C{path}; None where that is not known."""
 
     def make_directory(self, path: str) -> None:
         """Make a directory and those above it, unless they exist."""
@@ -283,8 +299,16 @@ class RealFileSystem:
 
     thread: SyncThread
 
-    def make_directory(self, path: str) -> None:
+    def space_of(self, path: str) -> Space | None:
         """See L{FileSystem}, as for all below."""
+        try:
+            found = os.statvfs(path)
+        except OSError:
+            return None
+        return Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+
+    def make_directory(self, path: str) -> None:
+        """See there."""
         if Path(path).is_dir():
             return
         above = str(Path(path).parent)

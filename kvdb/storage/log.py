@@ -38,7 +38,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from kvdb.raft.messages import Entry, HardState
 from kvdb.raft.storage import Compacted, Unavailable
-from kvdb.storage.filesystem import FileSystem, Lock, SyncFailed
+from kvdb.storage.filesystem import FileSystem, Lock, Space, SyncFailed
 from kvdb.storage.journal import Journal, start_again
 from kvdb.storage.records import (
     BadRecord,
@@ -521,6 +521,10 @@ class Log:
     def pending_sync_seconds(self) -> float:
         """For how long the running sync has been waited for; else 0."""
         return self._journal.pending_sync_seconds()
+
+    def space(self) -> Space | None:
+        """What is left of the disk under it; None where that is not known."""
+        return self._journal.filesystem.space_of(self.directory)
 
     def release_reserve(self) -> None:
         """Free the space kept for a full disk."""

@@ -39,7 +39,9 @@ def test_a_full_disk_refuses_writes_and_goes_on_by_itself(
     filler = small / "filler"
     with filler.open("wb") as file:
         file.write(b"x" * 20_000_000)
-    cluster = LocalCluster(tmp_path, ["--data-dir", str(small / "data")])
+    cluster = LocalCluster(
+        tmp_path, ["--data-dir", str(small / "data"), "--low-space", "0"]
+    )
     cluster.prepare(1)
     try:
         cluster.start()

@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from kvdb.simulation.filesystem import SECTOR_BYTES, SimulatedFileSystem
-from kvdb.storage.filesystem import File, Lock
+from kvdb.storage.filesystem import File, Lock, Space
 
 FEW: Final = 8
 """Of so many operations that no sync has seen, every subset is kept once."""
@@ -145,6 +145,9 @@ class RecordingFileSystem:
             self._inodes[path] = next(self._numbers)
             self.note(Name(path, self._inodes[path]))
         return self._inodes[path]
+
+    def space_of(self, path: str) -> Space | None:
+        return self.disk.space_of(path)
 
     def make_directory(self, path: str) -> None:
         self.disk.make_directory(path)
