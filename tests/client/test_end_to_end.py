@@ -163,7 +163,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def environment(cluster: LocalCluster) -> dict[str, str]:
-    return {**os.environ, "KVDB_ENDPOINTS": ",".join(urls(cluster))}
+    """Of users, whose Python buffers what it writes."""
+    plain = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    return {**plain, "KVDB_ENDPOINTS": ",".join(urls(cluster))}
 
 
 def kvdbctl(

@@ -265,14 +265,22 @@ def main() -> NoReturn:
     given = Input(sys.stdin.buffer)
     streams = Streams(given, sys.stdout.buffer, sys.stderr, sys.stdout.isatty())
     status = _main(sys.argv[1:], streams, given)
-    try:
-        sys.stdout.flush()
-    except OSError as error:  # which was told of when it was first met
-        # Or the interpreter would complain of it when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            status = PIPE_CLOSED
+    # What cannot be written was told of when it was first met.
+    if isinstance(_flush(sys.stdout), BrokenPipeError):
+        status = PIPE_CLOSED
+    _flush(sys.stderr)
     sys.exit(status)
+
+
+def _flush(stream: TextIO) -> OSError | None:
+    """What keeps C{stream} from being written; then it leads nowhere, or the
+    interpreter would complain of it when it ends, with a status of its own."""
+    try:
+        stream.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return error
+    return None
 
 
 def _open_what_is_closed() -> None:
