@@ -90,7 +90,7 @@ def test_a_node_that_tells_wrong_is_found(
         times = 1
         if counted["changes"] == 20:
             times = 0 if fault == "a change left out" else 2
-        return all([tell(self, *told) for _ in range(times)])
+        return all(tell(self, *told) for _ in range(times))
 
     monkeypatch.setattr(Watches, "_tell", wrong)
     case = draw_case(1, 20.0)
