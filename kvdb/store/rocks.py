@@ -223,7 +223,9 @@ class RocksEngine:
 def _engine_error(path: str, error: Exception) -> Exception:
     text = str(error)
     if "No space left" in text or "quota exceeded" in text:
-        return DiskFull(f"no space on the disk for {path}")
+        return DiskFull(
+            f"no space on the disk for {path}: free some, and start it again"
+        )
     if "Permission denied" in text:
         return EngineError(
             f"RocksDB in {path} cannot go on ({text}).  Run it as the user whose files"
