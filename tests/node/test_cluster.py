@@ -778,7 +778,7 @@ class Disks(SynchronousTestCase):
         write.addErrback(lambda failure: failure.trap(OutcomeUnknown))
 
     def test_a_full_disk_refuses_writes_serves_reads_and_recovers(self) -> None:
-        cluster = Cluster(1)
+        cluster = Cluster(1, low_space_bytes=0)
         node = cluster.leader()
         cluster.put(node, b"k", b"v")
         disk = cluster.machines[1].disk
