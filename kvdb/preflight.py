@@ -38,6 +38,11 @@ FEWEST_CONNECTIONS: Final = 64
 """Are allowed whatever the limit of open files is."""
 
 
+LEAST_FREE_BYTES: Final = 64 << 20
+"""What there must be on a disk for a new data directory.  The log takes some 36 MiB of
+it beforehand; the rest is kept free for the store."""
+
+
 def allow_open_files() -> int:
     """
     As many as this process may have: the usual limit is for select(2).
@@ -57,6 +62,7 @@ def check(settings: Settings) -> None:
     """@raise Refused: with the reason."""
     _check_files(settings)
     _check_directory(settings.data_dir)
+    _check_space(settings.data_dir)
     peer_host, peer_port = parse_peer_url(settings.peer_url)
     if settings.port and (peer_host, peer_port) == (settings.host, settings.port):
         raise Refused(
@@ -166,6 +172,20 @@ def _check_directory(path: str) -> None:
             f"--data-dir: {path} is in use by another process: stop that, or give"
             " another directory"
         ) from error
+
+
+def _check_space(path: str) -> None:
+    """With data there it starts nevertheless: to serve reads, and to be given space."""
+    if (Path(path) / "store").exists():
+        return
+    found = os.statvfs(path)
+    free, total = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+    if free < LEAST_FREE_BYTES:
+        raise Refused(
+            f"--data-dir: {path} is on a disk with {free >> 20} MiB left of"
+            f" {total >> 20}: a new one takes {LEAST_FREE_BYTES >> 20} at the least."
+            "  Free some space, or give another directory"
+        )
 
 
 def _check_lock(directory: Path) -> None:

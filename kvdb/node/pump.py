@@ -25,6 +25,7 @@ Rules:
 from __future__ import annotations
 
 import random
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -65,6 +66,7 @@ from kvdb.raft.messages import (
     SoftState,
 )
 from kvdb.raft.rawnode import RawNode
+from kvdb.storage.filesystem import DiskFull
 from kvdb.store.commands import Command, Outcome
 from kvdb.store.encoding import encode_command
 from kvdb.times import time_ms_of
@@ -86,6 +88,10 @@ APPLY_SLICE_BYTES: Final = 16 << 10
 
 MAX_UNCOMMITTED_BYTES: Final = 128 << 20
 """Data a leader takes in beyond what it has applied, in bytes."""
+
+SPARE_SEGMENTS: Final = 2
+"""Segments' worth of space that is left free beside what the store has yet to write:
+the log may take as much in one step, a segment and the one prepared behind it."""
 
 log = Logger(namespace="kvdb.node")
 
@@ -191,8 +197,24 @@ class Pump:
             self.clock,
             slow_seconds=self.settings.election_timeout / 2,
             sync_interval=self.settings.sync_interval,
+            room=self._room,
         )
         self.raft = RawNode(self._config(), self.replica)
+
+    def _room(self) -> int:
+        """See L{LogWriter}."""
+        space = self.replica.log.space()
+        if space is None:
+            return sys.maxsize
+        unflushed = self.replica.store.unflushed_bytes
+        needed = unflushed + SPARE_SEGMENTS * self.settings.segment_bytes
+        if space.free < needed:
+            raise DiskFull(
+                f"no space on the disk for {self.replica.log.directory}:"
+                f" {space.free >> 20} MiB are left, and {-(-needed >> 20)} are kept for"
+                " what the store has yet to write"
+            )
+        return space.free - needed
 
     def _config(self) -> Config:
         return Config(

@@ -17,13 +17,15 @@ Rules:
   memberships are synced first all the same (L{kvdb.storage.unsynced} has what
   follows from it);
 * a full disk holds the queue up and changes nothing; a failed sync is fatal.
+* entries are only written while the disk has room for what the store will write of
+  them: it cannot refuse what is committed, so the log refuses before.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -36,6 +38,13 @@ from kvdb.raft.messages import Entry, HardState, Message, Snapshot
 from kvdb.storage.filesystem import DiskFull
 
 log = Logger(namespace="kvdb.node")
+
+
+LOOK_BYTES: Final = 1 << 20
+"""Of entries that may be written before it is looked for room again."""
+
+ENTRY_BYTES: Final = 256
+"""What the store takes for an entry besides its data, about."""
 
 
 class WritableLog(Protocol):
@@ -77,6 +86,9 @@ class LogWriter:
     @ivar install: given a snapshot, puts its state in place, durably, before
         the log forgets what led to it.
     @ivar failed: given what went wrong for good.
+    @ivar room: how many bytes of entries the disk has room for, with all that the store
+        has yet to write.
+        @raise DiskFull: for none.
     @ivar slow_seconds: a sync that takes as long is worth a word: heartbeats do
         not wait for it, but votes and writes do.
     @ivar sync_interval: seconds that entries may be acknowledged ahead of their
@@ -93,6 +105,7 @@ class LogWriter:
     clock: IReactorTime
     slow_seconds: float
     sync_interval: float = 0.0
+    room: Callable[[], int] | None = None
     full: DiskFull | None = None
     took: Durations = field(factory=Durations)
     _hard_state: HardState = field(init=False)
@@ -103,6 +116,7 @@ class LogWriter:
     _syncing_early_since: float | None = None
     _stopped: bool = False
     _writing: bool = False
+    _room_left: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         # Jobs that bring none write the one before, which may be older than
@@ -179,6 +193,8 @@ class LogWriter:
             self.log.reset(job.snapshot.index, job.snapshot.term, self._hard_state)
             job.snapshot = None
             job.must_sync = job.is_urgent = True
+        if job.entries and self.room is not None:
+            self._take_room(job.entries, self.room)
         if job.entries or job.must_sync:
             self.log.append(job.entries, self._hard_state)
         if job.must_sync and not job.is_urgent and self._may_be_early():
@@ -193,6 +209,14 @@ class LogWriter:
             self._syncing[-1].responses.extend(job.responses)
         else:
             self.deliver(job.responses)
+
+    def _take_room(self, entries: Sequence[Entry], room: Callable[[], int]) -> None:
+        """@raise DiskFull: the store would find no space for them."""
+        size = sum(len(entry.data) + ENTRY_BYTES for entry in entries)
+        if size > self._room_left:
+            self._room_left = 0  # looked for again, whatever it is found to be
+            self._room_left = max(size, min(room(), LOOK_BYTES))
+        self._room_left -= size
 
     def _may_be_early(self) -> bool:
         """Whether an entry may be answered before it is synced."""

@@ -87,6 +87,11 @@ class Overlay:
         """Of what is on the disk."""
         return self._below.size_bytes
 
+    @property
+    def unflushed_bytes(self) -> int:
+        """It is never written."""
+        return 0
+
     def close(self) -> None:
         """The engine below is closed by whoever opened it."""
 

@@ -217,6 +217,7 @@ class SimulatedFileSystem:
     Implements L{FileSystem<kvdb.storage.filesystem.FileSystem>}.
 
     @ivar space: bytes that are left; None for no end of them.
+    @ivar tells_space: whether it says what is left, as a quota does not.
     @ivar sync_delay: seconds that what is done beside the reactor takes.
     @ivar hung: nothing of it ends until this is False again.
     @ivar sync_fails: every sync fails, and what it was for is lost though it
@@ -231,6 +232,7 @@ class SimulatedFileSystem:
     clock: IReactorTime
     random: Random
     space: int | None = None
+    tells_space: bool = True
     sync_delay: float = 0.0
     hung: bool = False
     sync_fails: bool = False
@@ -347,7 +349,9 @@ class SimulatedFileSystem:
 
     def space_of(self, path: str) -> Space | None:
         """See there, as for all below."""
-        return None if self.space is None else Space(self.space, TOTAL_BYTES)
+        if self.space is None or not self.tells_space:
+            return None
+        return Space(self.space, TOTAL_BYTES)
 
     def make_directory(self, path: str) -> None:
         """See there."""

@@ -59,6 +59,10 @@ class Engine(Protocol):
     def size_bytes(self) -> int:
         """About how much it holds."""
 
+    @property
+    def unflushed_bytes(self) -> int:
+        """About how much of it is in memory alone, and has yet to find its space."""
+
     def close(self) -> None:
         """Be done with it."""
 

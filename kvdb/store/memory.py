@@ -94,6 +94,11 @@ class MemoryEngine:
         """See there."""
         return sum(len(key) + len(value) for key, value in self._pairs.items())
 
+    @property
+    def unflushed_bytes(self) -> int:
+        """It never takes space on a disk."""
+        return 0
+
     def close(self) -> None:
         """See there."""
 

@@ -212,6 +212,11 @@ class RocksEngine:
         names = ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables")
         return sum(self._db.property_int_value(name) or 0 for name in names)
 
+    @property
+    def unflushed_bytes(self) -> int:
+        """See there."""
+        return self._db.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
+
     def close(self) -> None:
         """See there."""
         try:
@@ -326,6 +331,11 @@ class RocksReader:
     def size_bytes(self) -> int:
         """See there."""
         return self._db.property_int_value("rocksdb.total-sst-files-size") or 0
+
+    @property
+    def unflushed_bytes(self) -> int:
+        """Nothing is written."""
+        return 0
 
     def close(self) -> None:
         """See there."""

@@ -232,6 +232,11 @@ class Store:
         """About how much the engine holds."""
         return self.engine.size_bytes
 
+    @property
+    def unflushed_bytes(self) -> int:
+        """About how much of it has yet to find its space on the disk."""
+        return self.engine.unflushed_bytes
+
     # Reading.
 
     def get(self, key: bytes, revision: int | None = None) -> Record | None:

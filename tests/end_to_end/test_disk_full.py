@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,21 +13,28 @@ import pytest
 from tests.end_to_end.cluster import LocalCluster, ask, until
 
 SIZE = "96m"
-VALUE = b"x" * 500_000
+VALUE = os.urandom(500_000)
+"""Nothing that the engine could compress: all of it needs its space."""
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A directory on a file system of that size."""
-    path = tmp_path / "small"
+    with mounted(tmp_path / "small") as path:
+        yield path
+
+
+@contextlib.contextmanager
+def mounted(path: Path) -> Iterator[Path]:
+    """A file system of that size there."""
     path.mkdir()
-    mounted = subprocess.run(
+    done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "kvdb-test", str(path)],
         capture_output=True,
         check=False,
     )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode()}")
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.decode()}")
     try:
         yield path
     finally:
@@ -69,3 +78,55 @@ def test_a_full_disk_refuses_writes_and_goes_on_by_itself(
             assert node.get(f"k{number}") == VALUE
     finally:
         cluster.end()
+
+
+def test_members_whose_disks_are_all_full_stay_up_and_go_on(tmp_path: Path) -> None:
+    """Values small and large: the log and the engine come to the end of the space."""
+    with contextlib.ExitStack() as disks:
+        places = {n: disks.enter_context(mounted(tmp_path / str(n))) for n in (1, 2, 3)}
+        cluster = LocalCluster(tmp_path, ["--low-space", "0"])
+        cluster.prepare(3)
+        for number, place in places.items():
+            (place / "filler").write_bytes(b"x" * 8_000_000)
+            cluster.nodes[number].options += ["--data-dir", str(place / "data")]
+        try:
+            cluster.start()
+            written: dict[str, bytes] = {}
+            refused = 0
+            while refused < 6:  # each member in turn, and more than once
+                node = cluster.nodes[(len(written) + refused) % 3 + 1]
+                name = f"k{len(written)}"
+                value = os.urandom(30_000 if len(written) % 2 else 700_000)
+                status = node.put(name, value).status
+                assert status in (204, 503, 504, 507), status
+                if status == 204:
+                    written[name] = value
+                else:
+                    refused += 1
+                assert len(written) < 1000, "the disks are never full"
+            for node in cluster.nodes.values():
+                assert node.process is not None
+                assert node.process.poll() is None, node.log[-3000:]
+            for place in places.values():
+                (place / "filler").unlink()
+            node = cluster.nodes[1]
+            until(lambda: node.put("after", b"v").status == 204, "they go on")
+            for name, value in written.items():
+                assert node.get(name) == value
+        finally:
+            cluster.end()
+
+
+def test_a_new_data_directory_needs_some_space(small: Path, tmp_path: Path) -> None:
+    (small / "filler").write_bytes(b"x" * 60_000_000)
+    cluster = LocalCluster(tmp_path, ["--data-dir", str(small / "data")])
+    cluster.prepare(1)
+    node = cluster.nodes[1]
+    try:
+        node.start()
+        assert node.wait() == 1
+    finally:
+        cluster.end()
+    assert "MiB left of 96: a new one takes 64 at the least" in node.log
+    assert "Traceback" not in node.log
+    assert len(node.log.strip().splitlines()) == 1, node.log

@@ -983,6 +983,13 @@ MUTANTS: Final = (
         tests="tests/rest/test_backing_up.py",
     ),
     Mutant(
+        "entries are taken for which the store will find no space",
+        "node/writer.py",
+        "            self._take_room(job.entries, self.room)\n",
+        "            pass\n",
+        tests="tests/node/test_writer.py",
+    ),
+    Mutant(
         "each server has a class of requests of its own, which stays",
         "rest/site.py",
         "        requestFactory=partial(\n            BoundedRequest,",

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import provider
 
-from kvdb.node.writer import LogWriter
+from kvdb.node.writer import LOOK_BYTES, LogWriter
 from kvdb.raft.messages import Entry, HardState, Message, MessageType, Snapshot
 from kvdb.storage.filesystem import DiskFull, SyncFailed
 
@@ -86,6 +86,33 @@ class WriterTests(SynchronousTestCase):
         self.disk.syncs[0].callback(None)
         self.assertEqual(self.told, [1])
         self.assertTrue(self.writer.idle)
+
+    def test_entries_wait_until_the_disk_has_room_for_what_the_store_will_write(
+        self,
+    ) -> None:
+        space: list[int] = []
+
+        def room() -> int:
+            if not space:
+                raise DiskFull("no room")
+            return space.pop()
+
+        self.writer.room = room
+        self.submit(1)
+        self.submit(2)
+        self.assertEqual(self.disk.done, [])
+        self.assertEqual(str(self.writer.full), "no room")
+        self.writer.write()
+        self.assertEqual(self.disk.done, [])
+        space.append(2 * LOOK_BYTES)
+        self.writer.write()
+        self.assertEqual(self.disk.done, ["append [1]", "append [2]"])
+        self.assertIsNone(self.writer.full)
+        # It looks again after so many bytes, and not for each entry.
+        large = Entry(1, 3, data=b"x" * LOOK_BYTES)
+        self.writer.submit(Message(MessageType.STORAGE_APPEND, entries=[large]), False)
+        self.assertEqual(str(self.writer.full), "no room")
+        self.assertEqual(len(self.disk.done), 2)
 
     def test_with_an_interval_entries_are_synced_within_it(self) -> None:
         self.writer.sync_interval = 0.05
