@@ -212,7 +212,9 @@ class LogWriter:
 
     def _take_room(self, entries: Sequence[Entry], room: Callable[[], int]) -> None:
         """@raise DiskFull: the store would find no space for them."""
-        size = sum(len(entry.data) + ENTRY_BYTES for entry in entries)
+        # A leader's first entry is empty: the store takes nothing for it, and reads
+        # wait for it.
+        size = sum(len(entry.data) + ENTRY_BYTES for entry in entries if entry.data)
         if size > self._room_left:
             self._room_left = 0  # looked for again, whatever it is found to be
             self._room_left = max(size, min(room(), LOOK_BYTES))

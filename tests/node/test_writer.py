@@ -97,9 +97,16 @@ class WriterTests(SynchronousTestCase):
                 raise DiskFull("no room")
             return space.pop()
 
+        def submit(index: int, data: bytes) -> None:
+            entries = [Entry(1, index, data=data)]
+            message = Message(MessageType.STORAGE_APPEND, entries=entries)
+            self.writer.submit(message, must_sync=False)
+
         self.writer.room = room
-        self.submit(1)
-        self.submit(2)
+        submit(0, b"")  # a leader's first, which takes nothing of the store
+        self.assertEqual(self.disk.done.pop(), "append [0]")
+        submit(1, b"x")
+        submit(2, b"x")
         self.assertEqual(self.disk.done, [])
         self.assertEqual(str(self.writer.full), "no room")
         self.writer.write()
@@ -109,8 +116,7 @@ class WriterTests(SynchronousTestCase):
         self.assertEqual(self.disk.done, ["append [1]", "append [2]"])
         self.assertIsNone(self.writer.full)
         # It looks again after so many bytes, and not for each entry.
-        large = Entry(1, 3, data=b"x" * LOOK_BYTES)
-        self.writer.submit(Message(MessageType.STORAGE_APPEND, entries=[large]), False)
+        submit(3, b"x" * LOOK_BYTES)
         self.assertEqual(str(self.writer.full), "no room")
         self.assertEqual(len(self.disk.done), 2)
 
